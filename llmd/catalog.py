@@ -1,0 +1,195 @@
+"""The providers that llmd knows, as rows, and the ones that a configuration or the environment adds up to.
+
+Data, not classes: a provider of a known dialect is one row here, or one table in a configuration. Sources of the base
+URLs, variables and flags: the providers' API references, November 2026. Anthropic and Gemini are reached through their
+own OpenAI-compatible endpoints.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal
+
+from msgspec import Struct
+
+from llmd.core.rows import ModelRow, Price
+from llmd.settings import KeySettings, ModelSettings, ProviderSettings, Settings
+
+ECHO = "echo"
+FREE = Price(input=0, output=0)
+OVERHEAD_TOKENS = 512
+
+
+class Known(Struct, frozen=True, kw_only=True):
+    """A provider of the catalog. `key_env` are its key's usual variables: the first that is set wins."""
+
+    dialect: str = "openai"
+    base_url: str = ""
+    key_env: tuple[str, ...] = ()
+    default_model: str | None = None
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    stream_usage: bool = True
+    local: bool = False  # an engine on this machine: no key, no price, asked for its models
+
+
+KNOWN: Mapping[str, Known] = MappingProxyType(
+    {
+        ECHO: Known(dialect=ECHO, default_model="echo"),
+        "openai": Known(
+            base_url="https://api.openai.com/v1",
+            key_env=("OPENAI_API_KEY",),
+            default_model="gpt-5-mini",
+            max_tokens_name="max_completion_tokens",
+        ),
+        "anthropic": Known(
+            base_url="https://api.anthropic.com/v1",
+            key_env=("ANTHROPIC_API_KEY",),
+            default_model="claude-haiku-4-5",
+        ),
+        "gemini": Known(
+            base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+            key_env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+            default_model="gemini-2.5-flash",
+        ),
+        "openrouter": Known(
+            base_url="https://openrouter.ai/api/v1",
+            key_env=("OPENROUTER_API_KEY",),
+            default_model="openrouter/auto",
+        ),
+        "groq": Known(
+            base_url="https://api.groq.com/openai/v1",
+            key_env=("GROQ_API_KEY",),
+            default_model="openai/gpt-oss-20b",
+        ),
+        "mistral": Known(
+            base_url="https://api.mistral.ai/v1",
+            key_env=("MISTRAL_API_KEY",),
+            default_model="mistral-small-latest",
+            stream_usage=False,  # sends it unasked, on the finish chunk
+        ),
+        "deepseek": Known(
+            base_url="https://api.deepseek.com",
+            key_env=("DEEPSEEK_API_KEY",),
+            default_model="deepseek-chat",
+        ),
+        "xai": Known(base_url="https://api.x.ai/v1", key_env=("XAI_API_KEY",), default_model="grok-4.3"),
+        "together": Known(
+            base_url="https://api.together.xyz/v1",
+            key_env=("TOGETHER_API_KEY",),
+            default_model="openai/gpt-oss-120b",
+        ),
+        "fireworks": Known(
+            base_url="https://api.fireworks.ai/inference/v1",
+            key_env=("FIREWORKS_API_KEY",),
+            default_model="accounts/fireworks/models/gpt-oss-120b",
+        ),
+        "cerebras": Known(
+            base_url="https://api.cerebras.ai/v1",
+            key_env=("CEREBRAS_API_KEY",),
+            default_model="gpt-oss-120b",
+        ),
+        "perplexity": Known(
+            base_url="https://api.perplexity.ai",
+            key_env=("PERPLEXITY_API_KEY",),
+            default_model="sonar",
+            stream_usage=False,  # sends it unasked, on every chunk
+        ),
+        "ollama": Known(base_url="http://127.0.0.1:11434/v1", local=True),
+        "llamacpp": Known(base_url="http://127.0.0.1:8080/v1", local=True),
+    }
+)
+
+
+class ProviderRow(Struct, frozen=True, kw_only=True):
+    """One provider that this daemon can call, under the user's name for it."""
+
+    name: str
+    dialect: str
+    base_url: str
+    key: KeySettings | None
+    default_model: str | None
+    local: bool
+    labels: dict[str, str]
+    models: dict[str, ModelSettings]
+    max_concurrency: int | None
+    overhead_tokens: int
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"]
+    stream_usage: bool
+    latency_ms: int
+    fail: str | None
+
+    def model_row(self, model: str) -> ModelRow:
+        facts = self.models.get(model, ModelSettings())
+        free = self.local or self.dialect == ECHO
+        return ModelRow(
+            provider=self.name,
+            model=model,
+            dialect=self.dialect,
+            base_url=self.base_url,
+            max_tokens_name=self.max_tokens_name,
+            stream_usage=self.stream_usage,
+            overhead_tokens=self.overhead_tokens,
+            price=facts.price or (FREE if free else None),
+            context_tokens=facts.context_tokens,
+            max_output_tokens=facts.max_output_tokens,
+        )
+
+
+class Catalog(Struct, frozen=True, kw_only=True):
+    """Every provider of this daemon by name, and the target of a request that names none."""
+
+    providers: dict[str, ProviderRow]
+    default_model: str | None
+
+
+def provider_row(name: str, settings: ProviderSettings, key: KeySettings | None = None) -> ProviderRow | str:
+    """The row that `[providers.NAME]` makes together with the catalog's, or what it lacks."""
+    known = KNOWN.get(name, Known())
+    dialect = settings.dialect or known.dialect
+    # Another address than the catalog's is another machine's: nothing that the catalog knows of a local engine holds.
+    local = known.local and settings.base_url is None
+    base_url = settings.base_url or known.base_url
+    if dialect != ECHO and not base_url:
+        return 'needs a `base_url`, as in "http://127.0.0.1:8080/v1"'
+    only_model = next(iter(settings.models)) if len(settings.models) == 1 else None
+    usual_key = KeySettings(env=known.key_env[0]) if known.key_env and settings.base_url is None else None
+    return ProviderRow(
+        name=name,
+        dialect=dialect,
+        base_url=base_url,
+        key=settings.api_key or key or usual_key,
+        default_model=settings.default_model or only_model or ("echo" if dialect == ECHO else known.default_model),
+        local=local,
+        labels=settings.labels,
+        models=settings.models,
+        max_concurrency=settings.max_concurrency,
+        overhead_tokens=OVERHEAD_TOKENS if settings.overhead_tokens is None else settings.overhead_tokens,
+        max_tokens_name=settings.max_tokens_name or known.max_tokens_name,
+        stream_usage=known.stream_usage if settings.stream_usage is None else settings.stream_usage,
+        latency_ms=settings.latency_ms,
+        fail=settings.fail,
+    )
+
+
+def detected(env: Mapping[str, str]) -> dict[str, ProviderRow]:
+    """The providers that are there without any configuration: those with a key in `env`, and the local engines."""
+    rows = {}
+    for name, known in KNOWN.items():
+        variable = next((variable for variable in known.key_env if env.get(variable)), None)
+        if variable is not None or not known.key_env:
+            key = KeySettings(env=variable) if variable is not None else None
+            row = provider_row(name, ProviderSettings(), key)
+            assert isinstance(row, ProviderRow), f"catalog row {name}: {row}"
+            rows[name] = row
+    return rows
+
+
+def configured(settings: Settings) -> tuple[dict[str, ProviderRow], list[str]]:
+    """The providers of a configuration, with echo among them, and what is wrong with the others."""
+    rows, problems = {}, []
+    for name, provider in {ECHO: ProviderSettings(), **settings.providers}.items():
+        row = provider_row(name, provider)
+        if isinstance(row, ProviderRow):
+            rows[name] = row
+        else:
+            problems.append(f"providers.{name}: {row}")
+    return rows, problems

@@ -1,0 +1,62 @@
+"""The command line. This file and cli/call.py import only the standard library: they are on the path of every call."""
+
+import argparse
+import sys
+from importlib import import_module
+
+import llmd
+
+USAGE_EXIT = 2
+
+_DESCRIPTION = "LLM calls for every program on this machine, through one local daemon."
+_EPILOG = """\
+first call, no key and no network needed:
+  echo '{"model": "echo/echo", "prompt": "hello"}' | llmd call execute
+
+with a key in the environment (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY, ...), or a llama.cpp or Ollama
+running on this machine:
+  echo '{"prompt": "Why is the sky blue?"}' | llmd call execute --stream
+
+exit status: 0 result, 1 the daemon answered with an error, 2 usage or bad JSON, 3 no daemon,
+4 connection lost with the outcome unknown, 130 interrupted
+"""
+
+_COMMANDS = {
+    # name: (module, help)
+    "call": ("llmd.cli.call", "call a method of the daemon; starts one if none runs"),
+    "serve": ("llmd.cli.serve", "run the daemon in the foreground"),
+    "reload": ("llmd.cli.reload", "have the running daemon read its configuration again"),
+    "config": ("llmd.cli.config", "check the configuration"),
+    "schema": ("llmd.cli.schema", "print or write the JSON Schemas and the OpenRPC document"),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; returns its exit status."""
+    given = sys.argv[1:] if arguments is None else arguments
+    # Only the command that is asked for is loaded: the others would cost more than a call takes.
+    if given and given[0] in _COMMANDS:
+        module = import_module(_COMMANDS[given[0]][0])
+        parser = argparse.ArgumentParser(
+            prog=f"llmd {given[0]}",
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        module.add_arguments(parser)
+        status: int = module.run(parser.parse_args(given[1:]))
+        return status
+    parser = argparse.ArgumentParser(
+        prog="llmd",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"llmd {llmd.__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for name, (_, text) in _COMMANDS.items():
+        commands.add_parser(name, help=text, add_help=False)
+    parser.parse_args(given)
+    parser.print_help(sys.stderr)
+    return USAGE_EXIT

@@ -1,0 +1,145 @@
+"""Call METHOD with PARAMS, a JSON object; without it, params are read from standard input where the method needs some.
+
+  llmd call execute < payload.json
+  llmd call execute '{"model": "echo/echo", "prompt": "hello"}' --stream
+  llmd call models.list
+
+The result is printed as JSON on standard output; an error as JSON on standard error.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from llmd import paths
+from llmd.client import ConnectionLost, NoDaemon, Wire
+
+RESULT, RPC_ERROR, USAGE, NO_DAEMON, LOST, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+WITHOUT_PARAMS = frozenset({"ping", "daemon.info", "daemon.reload", "models.list", "rpc.discover"})
+"""Methods that need no params: for these, standard input is left alone."""
+
+_STREAM_TOKEN = "cli"  # noqa: S105 - a name for the deltas, no secret
+
+
+class BadPayload(Exception):
+    """What was given as params cannot be sent; the message is one line."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("method", metavar="METHOD", help="as in execute, models.list, ping; rpc.discover lists all")
+    parser.add_argument("params", metavar="PARAMS", nargs="?", help="a JSON object; default: standard input")
+    parser.add_argument("--socket", metavar="PATH", help="the daemon's socket; default: $LLMD_SOCKET, else this user's")
+    parser.add_argument("--stream", action="store_true", help="print the text as it comes instead of the result")
+    parser.add_argument("--no-spawn", action="store_true", help="start no daemon if none runs")
+
+
+def run(options: argparse.Namespace) -> int:
+    try:
+        text, params = _payload(options.method, options.params)
+        if options.stream:
+            text = _with_stream(text, params)
+        with _connect(options.socket, os.environ, spawn=not options.no_spawn) as wire:
+            return _call(wire, options.method, text, options.stream)
+    except BadPayload as error:
+        return _complain(USAGE, str(error))
+    except NoDaemon as error:
+        return _complain(NO_DAEMON, str(error))
+    except ConnectionLost:
+        return _complain(LOST, "the daemon closed the connection before it answered: the outcome is unknown")
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone. What is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return RPC_ERROR
+
+
+def _call(wire: Wire, method: str, params: str, stream: bool) -> int:
+    printed = False
+
+    def show(delta: Mapping[str, Any]) -> None:
+        nonlocal printed
+        if text := delta.get("text"):
+            printed = True
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    reply = wire.call(method, params, show if stream else None)
+    if printed:
+        print(flush=True)
+    if "error" in reply:
+        print(json.dumps(reply["error"], ensure_ascii=False), file=sys.stderr)
+        return RPC_ERROR
+    if not printed:
+        print(json.dumps(reply["result"], ensure_ascii=False), flush=True)
+    return RESULT
+
+
+def _connect(flag: str | None, env: Mapping[str, str], *, spawn: bool) -> Wire:
+    sockets = paths.client_sockets(env, flag)
+    try:
+        return Wire(sockets)
+    except NoDaemon:
+        if not spawn or paths.named_socket(env, flag) is not None:
+            raise
+    return _spawned(sockets[0], env)
+
+
+def _spawned(socket: Path, env: Mapping[str, str]) -> Wire:
+    from llmd.spawn import SpawnFailed, spawn
+
+    try:
+        spawn(socket, env)
+    except SpawnFailed as error:
+        print(f"llmd: {error}", file=sys.stderr)
+    return Wire([socket])
+
+
+def _payload(method: str, argument: str | None) -> tuple[str, dict[str, Any]]:
+    """The params as JSON text on one line, and as they were read."""
+    if argument is None and method in WITHOUT_PARAMS:
+        return "{}", {}
+    if argument is None:
+        if sys.stdin.isatty():
+            print(f"llmd: reading the params of {method} from the terminal; end with Ctrl-D", file=sys.stderr)
+        source, data = "standard input", sys.stdin.buffer.read()
+    else:
+        source, data = "PARAMS", os.fsencode(argument)
+    if not data.strip():
+        raise BadPayload(f'{source} is empty: {method} takes a JSON object, as in {{"prompt": "hello"}}')
+    try:
+        text = data.decode()
+        params = json.loads(text, parse_constant=_no_constant)
+    except UnicodeDecodeError as error:
+        raise BadPayload(f"{source} is not UTF-8 at byte {error.start + 1}") from None
+    except RecursionError:
+        raise BadPayload(f"{source} is nested too deep") from None
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise BadPayload(f"{source} is not JSON: {error.msg[:1].lower()}{error.msg[1:]} at {place}") from None
+    except ValueError as error:
+        raise BadPayload(f"{source} is not JSON: {error}") from None
+    if not isinstance(params, dict):
+        raise BadPayload(f"{source} must be a JSON object")
+    # A message ends at a newline, and outside of strings, where JSON has none, a space means the same.
+    return text.replace("\n", " ").replace("\r", " ").strip(), params
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"it has no {name}")
+
+
+def _with_stream(text: str, params: dict[str, Any]) -> str:
+    if "stream" in params:
+        return text
+    return f'{{"stream": "{_STREAM_TOKEN}"{", " if params else ""}{text[1:].lstrip()}'
+
+
+def _complain(status: int, message: str) -> int:
+    print(f"llmd: {message}", file=sys.stderr)
+    return status

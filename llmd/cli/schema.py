@@ -1,0 +1,23 @@
+"""Print the OpenRPC document, or write it and every JSON Schema into a directory.
+
+llmd schema
+llmd schema --write schemas
+"""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--write", metavar="DIR", type=Path, help="write openrpc.json and all schemas there")
+
+
+def run(options: argparse.Namespace) -> int:
+    from llmd import schemas
+
+    if options.write is None:
+        print(schemas.render(schemas.documents()["openrpc.json"]), end="")
+        return 0
+    for file in schemas.write(options.write):
+        print(file)
+    return 0

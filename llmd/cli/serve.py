@@ -1,0 +1,103 @@
+"""Run the daemon in the foreground, until SIGTERM or an interrupt. SIGHUP reads the configuration again.
+
+llmd serve
+llmd serve --listen tcp://127.0.0.1:9998 --require-token
+"""
+
+import argparse
+import logging
+import os
+import sys
+import time
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+
+from llmd import paths
+from llmd.errors import ConfigError
+
+LOG_BYTES = 5 * 2**20
+WINNER_TIMEOUT_S = 10.0
+_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--socket", metavar="PATH", help="default: $LLMD_SOCKET, else this user's")
+    parser.add_argument(
+        "--listen", metavar="URL", action="append", default=[], help="also listen there: tcp://127.0.0.1:9998"
+    )
+    parser.add_argument("--config", metavar="FILE", type=Path, help="default: ~/.config/llmd/config.toml")
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help="the bearer token for TCP; made if missing")
+    parser.add_argument("--require-token", action="store_true", help="on TCP, ask even this user for the token")
+    parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
+    # For `llmd call`, which starts a daemon where none runs.
+    parser.add_argument("--spawned", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--idle-exit-s", type=float, help=argparse.SUPPRESS)
+    parser.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
+
+
+def run(options: argparse.Namespace) -> int:
+    import anyio
+
+    from llmd.daemon import IDLE_EXIT_S, Daemon, Options
+    from llmd.transports.unix import SocketTaken, SocketUnavailable
+
+    _log_to(paths.log_file(os.environ) if options.spawned else None, options.log_level)
+    named = paths.named_socket(os.environ, options.socket)
+    decided = Options(
+        socket=(named or paths.default_socket(os.environ)).absolute(),
+        config=options.config,
+        listen=options.listen,
+        token_file=options.token_file,
+        require_token=options.require_token,
+        spawned=options.spawned,
+        idle_exit_s=IDLE_EXIT_S if options.idle_exit_s is None else options.idle_exit_s,
+        ready_fd=options.ready_fd,
+    )
+
+    async def serve() -> None:
+        await Daemon(decided, os.environ.copy()).serve()
+
+    try:
+        anyio.run(serve, backend_options={"use_uvloop": True})
+    except SocketTaken as error:
+        if options.spawned and options.ready_fd is not None and _answers(decided.socket):
+            os.write(options.ready_fd, b"\n")
+            return 0
+        return _complain(str(error))
+    except SocketUnavailable as error:
+        return _complain(str(error))
+    except ConfigError as error:
+        return _complain("; ".join(f"{error.file or 'configuration'}: {problem}" for problem in error.problems))
+    except OSError as error:
+        return _complain(f"cannot listen: {error.strerror}")
+    return 0
+
+
+def _answers(socket: Path) -> bool:
+    """Whether the daemon that was faster comes to answer."""
+    from llmd.client import NoDaemon, Wire
+
+    until = time.monotonic() + WINNER_TIMEOUT_S
+    while time.monotonic() < until:
+        try:
+            Wire([socket]).__exit__()
+            return True
+        except NoDaemon:
+            time.sleep(0.02)
+    return False
+
+
+def _log_to(file: Path | None, level: str) -> None:
+    """A spawned daemon keeps 2 x 5 MiB beside its state; one in the foreground writes to standard error."""
+    handler = (
+        logging.StreamHandler()
+        if file is None
+        else RotatingFileHandler(file, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
+    )
+    logging.basicConfig(level=level.upper(), format=_FORMAT, handlers=[handler])
+    logging.getLogger("llmd").setLevel(level.upper())
+
+
+def _complain(message: str) -> int:
+    print(f"llmd: {message}", file=sys.stderr)
+    return 1

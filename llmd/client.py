@@ -1,0 +1,100 @@
+"""A call to the daemon from Python, on the standard library alone: the command line's path.
+
+Speaks protocol 1 over the Unix socket, one JSON value a line. Raises NoDaemon and ConnectionLost; an error that the
+daemon answers with is a value, not an exception, for the caller to show.
+"""
+
+import json
+import socket
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+RECEIVE_BYTES = 256 * 1024
+
+
+class NoDaemon(Exception):
+    """Nothing answers at any of these sockets."""
+
+    def __init__(self, sockets: Iterable[Path]) -> None:
+        self.sockets = list(sockets)
+        super().__init__(f"no daemon listens on {' or '.join(map(str, self.sockets))}")
+
+
+class ConnectionLost(Exception):
+    """The connection broke before the answer: whether the call was made is unknown."""
+
+
+class Wire:
+    """One connection. Not safe for threads."""
+
+    def __init__(self, sockets: Iterable[Path], timeout_s: float | None = None) -> None:
+        """Connect to the first of `sockets` where somebody listens. Raises NoDaemon."""
+        tried = list(sockets)
+        self._buffer = bytearray()
+        self._at = 0
+        for path in tried:
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                self._socket.connect(str(path))
+            except OSError:  # not there, refused, not ours, or a name too long: nobody to talk to
+                self._socket.close()
+                continue
+            self._socket.settimeout(timeout_s)
+            return
+        raise NoDaemon(tried)
+
+    def __enter__(self) -> "Wire":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def send(self, message: str) -> None:
+        """One message. A peer that has stopped reading may still have answered, so that is for `receive` to find."""
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self._socket.sendall(message.encode() + b"\n")
+
+    def receive(self) -> dict[str, Any]:
+        """The next message. Raises ConnectionLost, and TimeoutError if the wire has a timeout."""
+        while (end := self._buffer.find(b"\n", self._at)) < 0:
+            self._at = len(self._buffer)
+            try:
+                data = self._socket.recv(RECEIVE_BYTES)
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                raise ConnectionLost
+            self._buffer += data
+        line = bytes(self._buffer[:end])
+        del self._buffer[: end + 1]
+        self._at = 0
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+    def call(
+        self, method: str, params: str = "{}", on_delta: Callable[[dict[str, Any]], None] | None = None
+    ) -> dict[str, Any]:
+        """The reply object, with `result` or `error`. `params` is a JSON object without newlines.
+
+        Interrupted, it cancels the call and lets the interrupt through. Raises ConnectionLost.
+        """
+        self.send(f'{{"jsonrpc":"2.0","id":1,"method":{json.dumps(method)},"params":{params}}}')
+        try:
+            while "method" in (message := self.receive()):
+                if on_delta is not None and message["method"] == "llmd.delta":
+                    on_delta(message["params"])
+        except BaseException as error:
+            if not isinstance(error, ConnectionLost):
+                self._cancel()
+            raise
+        return message
+
+    def _cancel(self) -> None:
+        """Ask the daemon to stop, and wait a moment for it to say that it has."""
+        self._socket.settimeout(2)
+        self.send('{"jsonrpc":"2.0","method":"$/cancelRequest","params":{"id":1}}')
+        with suppress(ConnectionLost, TimeoutError):
+            while "method" in self.receive():
+                pass

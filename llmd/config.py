@@ -1,0 +1,130 @@
+"""Reads and checks a configuration: TOML in, providers and limits out, or every problem with its key path."""
+
+import os
+import stat
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from llmd import paths
+from llmd.catalog import Catalog, configured, detected
+from llmd.errors import ConfigError
+from llmd.settings import ModelSettings, ProviderSettings, Settings
+from llmd.transports.tcp import loopback_address
+from llmd.validation import explain
+
+CONFIG_BYTES_MAX = 2**20
+
+
+class Config(Struct, frozen=True):
+    """A configuration in force. `file` is None where there is none and the environment decides."""
+
+    file: Path | None
+    settings: Settings
+    catalog: Catalog
+
+
+def load(env: Mapping[str, str], named: Path | None = None) -> Config:
+    """The configuration at `named`, else at its usual place, else what the environment adds up to.
+
+    Raises ConfigError with every problem found.
+    """
+    file = named or paths.config_file(env)
+    try:
+        text = _read(file)
+    except FileNotFoundError:
+        if named is None and not env.get("LLMD_CONFIG"):
+            return Config(None, Settings(), Catalog(providers=detected(env), default_model=None))
+        raise ConfigError(["there is no such file"], str(file)) from None
+    except OSError as error:
+        raise ConfigError([f"cannot be read: {error.strerror}"], str(file)) from None
+    try:
+        return _check(file, tomllib.loads(text.decode()))
+    except UnicodeDecodeError:
+        raise ConfigError(["is not UTF-8"], str(file)) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"is not TOML: {error}"], str(file)) from None
+    except ConfigError as error:
+        raise ConfigError(error.problems, str(file)) from None
+
+
+def _read(file: Path) -> bytes:
+    with file.open("rb") as opened:
+        text = opened.read(CONFIG_BYTES_MAX + 1)
+    if len(text) > CONFIG_BYTES_MAX:
+        raise ConfigError([f"is longer than {CONFIG_BYTES_MAX} bytes"], str(file))
+    return text
+
+
+def _check(file: Path, data: dict[str, Any]) -> Config:
+    problems = _type_problems(data)
+    if problems:
+        raise ConfigError(problems)
+    settings = msgspec.convert(data, Settings)
+    rows, problems = configured(settings)
+    if settings.default_model is not None and settings.default_model.partition("/")[0] not in rows:
+        named = ", ".join(sorted(rows))
+        problems.append(f'default_model: expected "provider/model" with a provider of this file; there are: {named}')
+    if settings.listen.tcp is not None:
+        try:
+            loopback_address(settings.listen.tcp)
+        except ConfigError as error:
+            problems += [f"listen.tcp: {problem}" for problem in error.problems]
+    if any(row.key and row.key.command for row in rows.values()) and _others_write(file):
+        problems.append("runs a key's `command` but others can write it: chmod it to 0600")
+    if problems:
+        raise ConfigError(problems)
+    return Config(file, settings, Catalog(providers=rows, default_model=settings.default_model))
+
+
+def _type_problems(data: dict[str, Any]) -> list[str]:
+    """What does not fit its type, table by table, so that each problem has its whole path and none hides another."""
+    tables: list[tuple[str, Any, type[Struct]]] = [("", data, Settings)]
+    providers = data.get("providers")
+    for name, provider in providers.items() if isinstance(providers, dict) else ():
+        path = f"providers.{_quoted(name)}"
+        tables.append((path, provider, ProviderSettings))
+        models = provider.get("models") if isinstance(provider, dict) else None
+        for model, facts in models.items() if isinstance(models, dict) else ():
+            tables.append((f"{path}.models.{_quoted(model)}", facts, ModelSettings))
+    problems = []
+    for path, table, kind in tables:
+        nested = {Settings: "providers", ProviderSettings: "models"}.get(kind)
+        own = (
+            {**table, nested: {}}
+            if nested and isinstance(table, dict) and isinstance(table.get(nested), dict)
+            else table
+        )
+        while (problem := _problem(own, kind)) is not None:
+            problems.append(str(problem._replace(path=_under(path, problem.path))))
+            # msgspec stops at the first problem: look again without the member that has it.
+            member = problem.path.partition(".")[0].partition("[")[0]
+            if not isinstance(own, dict) or member not in own:
+                break
+            own = {key: value for key, value in own.items() if key != member}
+    return problems
+
+
+def _problem(table: Any, kind: type[Struct]) -> Any:
+    try:
+        msgspec.convert(table, kind)
+    except msgspec.ValidationError as error:
+        return explain(error)
+    return None
+
+
+def _under(path: str, member: str) -> str:
+    return f"{path}.{member}" if path and member else path or member
+
+
+def _quoted(name: str) -> str:
+    return name if name.replace("-", "").replace("_", "").isalnum() else f'"{name}"'
+
+
+def _others_write(file: Path) -> bool:
+    found = file.stat()
+    return bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) or found.st_uid not in (os.geteuid(), 0)

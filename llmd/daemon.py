@@ -1,0 +1,222 @@
+"""The composition root: builds the parts of a daemon, serves until told to stop, and drains."""
+
+import hmac
+import logging
+import os
+import secrets
+import signal
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import anyio.to_thread
+from anyio.abc import SocketListener, TaskStatus
+from msgspec import Struct
+
+from llmd import config, paths
+from llmd.budgets import Unlimited
+from llmd.config import Config
+from llmd.errors import ConfigError, LLMError
+from llmd.executor import Executor
+from llmd.rpc import METHODS
+from llmd.rpc.base import Service
+from llmd.rpc.dispatch import Dispatcher
+from llmd.rpc.session import Hub
+from llmd.settings import Limits
+from llmd.transports import accept_all, tcp, unix
+from llmd.transports.unix import SocketUnavailable
+from llmd.upstreams import Upstreams
+
+if TYPE_CHECKING:
+    from llmd.providers import AiohttpTransport
+
+log = logging.getLogger("llmd.daemon")
+
+IDLE_EXIT_S = 15 * 60.0
+WATCH_INTERVAL_S = 5.0
+GOODBYE_S = 2.0
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """What the command line decides. `spawned` is a daemon that a `call` started: it ends by itself.
+
+    ready_fd  a descriptor to write a line to and close, once calls are answered
+    """
+
+    socket: Path
+    config: Path | None = None
+    listen: list[str] = []
+    token_file: Path | None = None
+    require_token: bool = False
+    spawned: bool = False
+    idle_exit_s: float = IDLE_EXIT_S
+    ready_fd: int | None = None
+
+
+class Daemon:
+    """One daemon: `serve` is its whole life."""
+
+    def __init__(self, options: Options, env: Mapping[str, str]) -> None:
+        self._options = options
+        self._env = env
+        self._config = config.load(env, options.config)
+        self._token: bytes | None = None
+        self._transport: AiohttpTransport | None = None
+        self._stop = anyio.Event()
+        self._upstreams = self._build(self._config)
+        executor = Executor(lambda: self._upstreams, Unlimited())
+        service = Service(
+            methods=METHODS,
+            executor=executor,
+            upstreams=lambda: self._upstreams,
+            limits=self._limits,
+            reload=self._reload,
+            is_token=self._is_token,
+            started=time.time(),
+        )
+        self._hub = Hub(Dispatcher(service), self._limits)
+
+    async def serve(self) -> None:
+        """Listen, answer, drain. Raises SocketUnavailable, ConfigError, or OSError where a port is taken."""
+        options = self._options
+        urls = [
+            *options.listen,
+            *([self._config.settings.listen.tcp] if self._config.settings.listen.tcp else []),
+        ]
+        with ExitStack() as stack:
+            unix_socket = stack.enter_context(unix.bound(options.socket))
+            inode = options.socket.stat().st_ino
+            tcp_sockets = [stack.enter_context(tcp.bound(url)) for url in urls]
+            if tcp_sockets:
+                file = options.token_file or paths.token_file(self._env)
+                self._token = _read_token(file)
+            async with anyio.create_task_group() as own:
+                await own.start(self._heed_signals)
+                async with anyio.create_task_group() as connections:
+                    async with anyio.create_task_group() as listeners:
+                        listener = await SocketListener.from_socket(unix_socket.dup())
+                        listeners.start_soon(accept_all, listener, connections, self._serve_unix)
+                        for tcp_socket in tcp_sockets:
+                            listener = await SocketListener.from_socket(tcp_socket.dup())
+                            listeners.start_soon(accept_all, listener, connections, self._serve_tcp)
+                        if options.spawned:
+                            listeners.start_soon(self._watch, inode)
+                        self._announce()
+                        listeners.start_soon(_warm_up)
+                        await self._stop.wait()
+                        listeners.cancel_scope.cancel()
+                    await self._drain()
+                    connections.cancel_scope.cancel()
+                if self._transport is not None:
+                    await self._transport.aclose()
+                own.cancel_scope.cancel()
+        log.info("stopped")
+
+    # -- parts ----------------------------------------------------------------------------------------------------
+
+    def _limits(self) -> Limits:
+        return self._config.settings.limits
+
+    def _build(self, loaded: Config) -> Upstreams:
+        return Upstreams(loaded.catalog, self._env, self._open_transport)
+
+    def _open_transport(self) -> "AiohttpTransport":
+        if self._transport is None:
+            from llmd.providers import AiohttpTransport
+
+            self._transport = AiohttpTransport()
+        return self._transport
+
+    def _is_token(self, token: str) -> bool:
+        return self._token is not None and hmac.compare_digest(self._token, token.encode())
+
+    async def _reload(self) -> None:
+        """Calls in flight go on with what they began with; listeners stay as they are until a restart."""
+        try:
+            self._config = await anyio.to_thread.run_sync(config.load, self._env, self._options.config)
+        except ConfigError as error:
+            log.error("configuration not reloaded: %s", "; ".join(error.problems))
+            raise LLMError("config_invalid", "; ".join(error.problems), problems=error.problems) from None
+        self._upstreams = self._build(self._config)
+        log.info("configuration reloaded")
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    async def _serve_unix(self, stream: anyio.abc.UNIXSocketStream) -> None:
+        await unix.serve_connection(self._hub, stream)
+
+    async def _serve_tcp(self, stream: anyio.abc.SocketStream) -> None:
+        await tcp.serve_connection(self._hub, stream, self._options.require_token)
+
+    def _announce(self) -> None:
+        log.info("ready on %s", self._options.socket)
+        if self._options.ready_fd is not None:
+            os.write(self._options.ready_fd, b"\n")
+            os.close(self._options.ready_fd)
+
+    async def _heed_signals(self, *, task_status: TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            task_status.started()
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    log.info("stopping: %s", number.name)
+                    self._stop.set()
+                    continue
+                with suppress(LLMError):  # told in the log, and nothing has changed
+                    await self._reload()
+
+    async def _watch(self, inode: int) -> None:
+        """End a daemon that nobody calls any more, or nobody can."""
+        hub = self._hub
+        while True:
+            await anyio.sleep(min(WATCH_INTERVAL_S, self._options.idle_exit_s))
+            try:
+                here = self._options.socket.stat().st_ino == inode
+            except OSError:
+                here = False
+            idle = not hub.in_flight and anyio.current_time() - hub.last_call >= self._options.idle_exit_s
+            if idle or not here:
+                log.info("stopping: %s", "nobody has called for a while" if idle else "the socket is gone")
+                self._stop.set()
+                return
+
+    async def _drain(self) -> None:
+        """Finish what is in flight, cancel what takes too long, and let the answers out."""
+        hub = self._hub
+        hub.draining = True
+        with anyio.move_on_after(self._limits().drain_ms / 1000):
+            await hub.idle()
+        with anyio.move_on_after(GOODBYE_S):
+            for session in list(hub.sessions):
+                session.cancel_calls()
+                session.end()
+            await hub.empty()
+
+
+async def _warm_up() -> None:
+    """Load what carries HTTP behind the first calls' back."""
+    await anyio.to_thread.run_sync(__import__, "llmd.providers")
+
+
+def _read_token(file: Path) -> bytes:
+    """The bearer token; made at the first start, 0600 from the first moment on."""
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:
+            pass
+        else:
+            with os.fdopen(made, "w") as opened:
+                opened.write(secrets.token_urlsafe(32) + "\n")
+        if file.stat().st_mode & 0o077:
+            raise SocketUnavailable(f"others can read the token file: chmod 600 {file}")
+        token = file.read_bytes().strip()
+    except OSError as error:
+        raise SocketUnavailable(f"cannot make or read the token file {file}: {error.strerror}") from None
+    if len(token) < 16:
+        raise SocketUnavailable(f"the token in {file} is shorter than 16 characters: remove the file for a new one")
+    return token

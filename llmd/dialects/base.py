@@ -1,0 +1,103 @@
+"""What a dialect is: a pure translator between llmd's words and a provider's.
+
+Owns the shapes that pass between dialects and the one shell that carries them (providers.py). A dialect has no state,
+does no I/O and never sees a key.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Literal, Protocol
+
+from msgspec import Struct
+
+from llmd.chat import Chat, Delta, FinishReason, ToolCall, Usage
+from llmd.core.rows import ModelRow
+
+Emit = Callable[[Delta], Awaitable[None]]
+"""Passes one delta on; awaiting it is the back-pressure."""
+
+Headers = Mapping[str, str]
+"""Response headers, their names in lower case."""
+
+
+class HttpCall(Struct, frozen=True):
+    """One POST, but for its key: `headers` holds no credentials, `dropped` the params that could not be expressed."""
+
+    row: ModelRow
+    url: str
+    headers: dict[str, str]
+    body: bytes
+    stream: bool
+    dropped: list[str]
+
+
+class Answer(Struct, frozen=True, kw_only=True):
+    """A complete answer. `usage` and `cost_nano_usd` are None where the provider told none.
+
+    refusal  what the model said instead of an answer; not part of `text`
+    """
+
+    text: str
+    finish_reason: FinishReason
+    tool_calls: list[ToolCall] = []
+    reasoning: str | None = None
+    refusal: str | None = None
+    usage: Usage | None = None
+    cost_nano_usd: int | None = None
+    model: str | None = None
+    request_id: str | None = None
+    state: Any = None
+
+
+Billed = Literal["no", "unknown"]
+
+
+class Failure(Struct, frozen=True, kw_only=True):
+    """Why there is no answer.
+
+    kind           a key of errors.KINDS
+    message        one sentence in llmd's words
+    billed         "no" only where the provider certainly charged nothing
+    usage          what it said was used before it failed
+    provider_text  the provider's own words, for the caller to read; the shell takes keys out
+    """
+
+    kind: str
+    message: str
+    billed: Billed = "unknown"
+    retryable: bool | None = None
+    retry_after_s: float | None = None
+    http_status: int | None = None
+    request_id: str | None = None
+    usage: Usage | None = None
+    provider_text: str | None = None
+
+
+Outcome = Answer | Failure
+
+
+class Reader(Protocol):
+    """Reads one response; neither method raises, whatever the bytes are."""
+
+    def feed(self, data: bytes) -> list[Delta]: ...
+
+    def end(self, cut: bool) -> Outcome:
+        """The response is over; `cut` where the connection broke before its end."""
+
+
+class Dialect(Protocol):
+    auth_header: str
+    auth_prefix: str
+
+    def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall: ...
+
+    def reader(self, call: HttpCall, status: int, headers: Headers) -> Reader: ...
+
+
+class Provider(Protocol):
+    """One provider that can be called: makes its requests, and carries them."""
+
+    def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall: ...
+
+    async def send(self, call: HttpCall, emit: Emit | None) -> Outcome:
+        """Carry one call to its outcome. Cancelled, it aborts the request upstream; it raises nothing else."""
+        ...

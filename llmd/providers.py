@@ -1,0 +1,244 @@
+"""The one shell that carries any dialect: the only file that imports httpx, and aiohttp below it.
+
+httpx's types and exceptions say what happened; aiohttp moves the bytes, because httpx's own pool costs 20 times the CPU
+at 100 calls in flight and leaks its slots when calls are cancelled. Whether anything of a request was written decides
+what it may have cost, so the mapping of errors is exact: only a failed connect is a ConnectError or ConnectTimeout.
+"""
+
+import ssl
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from types import TracebackType
+from urllib.parse import urlsplit
+
+import aiohttp
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
+import httpx
+import msgspec
+import yarl
+
+import llmd
+from llmd.chat import Chat
+from llmd.core.rows import ModelRow
+from llmd.dialects.base import Dialect, Emit, Failure, HttpCall, Outcome
+from llmd.keys import Key, KeyUnavailable
+
+CONNECT_TIMEOUT_S = 15.0  # DNS, TCP and TLS together
+IDLE_TIMEOUT_S = 120.0  # between two pieces of a stream
+KEEPALIVE_S = 15.0
+RESPONSE_BYTES_MAX = 64 * 2**20
+MODEL_LIST_TIMEOUT_S = 2.0
+
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+class _Body(httpx.AsyncByteStream):
+    """A response's bytes as they come; its errors are httpx's."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+        except Exception as error:
+            raise _translated(error) from error
+
+    async def aclose(self) -> None:
+        # Gives the connection back if the response was read to its end, breaks it otherwise.
+        self._response.close()
+
+
+def _translated(error: Exception) -> httpx.TransportError:
+    """The httpx error that says as much as is certain: connect errors mean that nothing was written."""
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return httpx.ConnectTimeout("connect timed out")
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
+        return httpx.ConnectError("connect failed")
+    if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
+        return httpx.ConnectError("proxy failed")
+    if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
+        return httpx.ReadTimeout("read timed out")
+    if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
+        return httpx.RemoteProtocolError("the response broke off, or is not HTTP")
+    return httpx.ReadError("the connection broke")
+
+
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """httpx's transport interface over one aiohttp session. Build it inside the running loop, and close it there.
+
+    `limit=0` because admission is ours; POSTs are never sent twice; redirects are not followed; cookies are not kept.
+    """
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_S),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            max_field_size=65536,
+            max_line_size=65536,
+            skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+        self._ssl: ssl.SSLContext | None = None
+
+    async def __aenter__(self) -> "AiohttpTransport":
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._session.close()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        extensions = request.extensions
+        # A keep-alive connection that the server has closed is seen as closed only once the loop has run.
+        await anyio.lowlevel.checkpoint()
+        try:
+            response = await self._session.request(
+                request.method,
+                yarl.URL(str(request.url), encoded=True),
+                headers=request.headers.multi_items(),
+                data=request.content or None,
+                allow_redirects=False,
+                proxy=extensions.get("proxy"),
+                ssl=await self._tls() if request.url.scheme == "https" else True,
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=CONNECT_TIMEOUT_S, sock_read=extensions.get("idle_s")
+                ),
+            )
+        except Exception as error:
+            raise _translated(error) from error
+        return httpx.Response(response.status, headers=list(response.raw_headers), stream=_Body(response))
+
+    async def _tls(self) -> ssl.SSLContext:
+        if self._ssl is None:
+            # Reading the certificates takes tens of milliseconds: not on the loop.
+            self._ssl = await anyio.to_thread.run_sync(httpx.create_ssl_context)
+        return self._ssl
+
+
+class HttpProvider:
+    """A provider behind HTTP: a dialect, a key, a place in the queue. It raises nothing; failures are outcomes."""
+
+    def __init__(
+        self,
+        dialect: Dialect,
+        key: Key,
+        transport: httpx.AsyncBaseTransport,
+        base_url: str,
+        max_concurrency: int | None = None,
+    ) -> None:
+        self._dialect = dialect
+        self._key = key
+        self._transport = transport
+        self._base_url = base_url
+        self._proxy = _proxy(base_url)
+        self._queue = anyio.Semaphore(max_concurrency) if max_concurrency is not None else None
+
+    def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
+        return self._dialect.request(chat, row, max_tokens, stream)
+
+    async def send(self, call: HttpCall, emit: Emit | None) -> Outcome:
+        async with AsyncExitStack() as stack:
+            if self._queue is not None:
+                await stack.enter_async_context(self._queue)
+            outcome = await self._send_once(call, emit)
+            if isinstance(outcome, Failure) and outcome.http_status == 401 and self._key.renew():
+                outcome = await self._send_once(call, emit)
+            if not isinstance(outcome, Failure):
+                self._key.worked()
+            elif outcome.provider_text is not None:
+                text = self._key.redact(outcome.provider_text)[:1000]
+                outcome = msgspec.structs.replace(outcome, provider_text=text)
+            return outcome
+
+    async def models(self) -> list[str] | None:
+        """The ids of the models that it says it has, None if it does not answer in time."""
+        try:
+            with anyio.fail_after(MODEL_LIST_TIMEOUT_S):
+                request = await self._authorized("GET", self._base_url.rstrip("/") + "/models", {}, b"", None)
+                response = await self._transport.handle_async_request(request)
+                try:
+                    body = b"".join([chunk async for chunk in response.aiter_bytes()])
+                finally:
+                    await response.aclose()
+            return [model.id for model in msgspec.json.decode(body, type=_ModelList).data]
+        except (httpx.HTTPError, TimeoutError, KeyUnavailable, msgspec.DecodeError, UnicodeDecodeError):
+            return None
+
+    async def _authorized(
+        self, method: str, url: str, headers: dict[str, str], body: bytes, idle_s: float | None
+    ) -> httpx.Request:
+        key = await self._key.get()
+        all_headers = {"user-agent": f"llmd/{llmd.__version__}", **headers}
+        if key is not None:
+            all_headers[self._dialect.auth_header] = self._dialect.auth_prefix + key
+        extensions = {"proxy": self._proxy, "idle_s": idle_s}
+        return httpx.Request(method, url, headers=all_headers, content=body, extensions=extensions)
+
+    async def _send_once(self, call: HttpCall, emit: Emit | None) -> Outcome:
+        # A compressed stream would be held back until a block of it is full.
+        headers = {**call.headers, "accept-encoding": "identity" if call.stream else "gzip, deflate"}
+        idle_s = IDLE_TIMEOUT_S if call.stream else None
+        try:
+            request = await self._authorized("POST", call.url, headers, call.body, idle_s)
+        except KeyUnavailable as error:
+            return Failure(kind="upstream_auth", message=str(error), billed="no")
+        try:
+            response = await self._transport.handle_async_request(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout):
+            return Failure(
+                kind="upstream_unavailable", message="nothing answers at the provider's address", billed="no"
+            )
+        except httpx.TransportError:
+            return Failure(kind="upstream_unavailable", message="the provider closed the connection without an answer")
+        try:
+            return await self._read(call, response, emit)
+        finally:
+            await response.aclose()
+
+    async def _read(self, call: HttpCall, response: httpx.Response, emit: Emit | None) -> Outcome:
+        reader = self._dialect.reader(call, response.status_code, response.headers)
+        read, cut = 0, False
+        try:
+            async for chunk in response.aiter_bytes():
+                read += len(chunk)
+                if read > RESPONSE_BYTES_MAX:
+                    return Failure(kind="upstream_invalid", message="the provider's answer is longer than 64 MiB")
+                for delta in reader.feed(chunk):
+                    if emit is not None:
+                        await emit(delta)
+        except httpx.ReadTimeout:
+            seconds = f"{IDLE_TIMEOUT_S:.0f} s"
+            return Failure(kind="upstream_unavailable", message=f"the provider's stream said nothing for {seconds}")
+        except httpx.HTTPError:  # broke off, or cannot be decoded
+            cut = True
+        return reader.end(cut)
+
+
+class _Listed(msgspec.Struct):
+    id: str
+
+
+class _ModelList(msgspec.Struct):
+    data: list[_Listed]
+
+
+def _proxy(base_url: str) -> str | None:
+    """The proxy that the environment names for this address; this machine itself is never behind one."""
+    url = urlsplit(base_url)
+    host = url.hostname or ""
+    if host in _LOOPBACK or urllib.request.proxy_bypass(host):
+        return None
+    return urllib.request.getproxies().get(url.scheme)

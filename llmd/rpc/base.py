@@ -1,0 +1,46 @@
+"""What a method is: its params and result as types, what runs it, and what it may work with."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+from msgspec import Struct
+
+from llmd.context import Context
+from llmd.executor import Executor
+from llmd.settings import Limits
+from llmd.upstreams import Upstreams
+
+
+class Empty(Struct, frozen=True, forbid_unknown_fields=True):
+    """No members."""
+
+
+class Service(Struct, frozen=True, kw_only=True):
+    """The parts of a daemon that its methods work with.
+
+    upstreams  the ones of the configuration in force
+    reload     read the configuration again; raises config_invalid, and then nothing has changed
+    is_token   compares with the daemon's bearer token in constant time
+    """
+
+    methods: "Mapping[str, Method]"
+    executor: Executor
+    upstreams: Callable[[], Upstreams]
+    limits: Callable[[], Limits]
+    reload: Callable[[], Awaitable[None]]
+    is_token: Callable[[str], bool]
+    started: float  # seconds since the epoch
+
+
+class Method(NamedTuple):
+    """One row of METHODS: exactly one of `now` and `run`.
+
+    now  answers there and then, even at the in-flight limit; never waits
+    run  becomes a task that can be cancelled
+    """
+
+    params: type[Struct]
+    result: Any
+    summary: str
+    now: Callable[[Service, Any, Context], Any] | None = None
+    run: Callable[[Service, Any, Context], Awaitable[Any]] | None = None

@@ -1,0 +1,64 @@
+"""`daemon.*` and `ping`: the daemon about itself."""
+
+from msgspec import Struct
+
+import llmd
+from llmd.chat import Token
+from llmd.context import Context
+from llmd.errors import LLMError
+from llmd.rpc.base import Empty, Method, Service
+from llmd.settings import Limits
+
+PROTOCOL = 1
+CAPABILITIES = ["batch", "cancel", "content-length", "streaming"]
+
+
+class Info(Struct, frozen=True, kw_only=True):
+    """`started` is in seconds since the epoch; `limits` are the ones in force."""
+
+    version: str
+    protocol: int
+    capabilities: list[str]
+    limits: Limits
+    started: int
+
+
+class AuthParams(Struct, frozen=True, forbid_unknown_fields=True):
+    token: Token
+
+    def __repr__(self) -> str:
+        return "AuthParams()"
+
+
+def _ping(service: Service, params: Empty, ctx: Context) -> Empty:
+    return Empty()
+
+
+def _info(service: Service, params: Empty, ctx: Context) -> Info:
+    return Info(
+        version=llmd.__version__,
+        protocol=PROTOCOL,
+        capabilities=CAPABILITIES,
+        limits=service.limits(),
+        started=int(service.started),
+    )
+
+
+def _auth(service: Service, params: AuthParams, ctx: Context) -> Empty:
+    # On the Unix socket the kernel has said who this is.
+    if ctx.peer.transport != "unix" and not service.is_token(params.token):
+        raise LLMError("unauthorized", "this is not the daemon's token")
+    return Empty()
+
+
+async def _reload(service: Service, params: Empty, ctx: Context) -> Empty:
+    if ctx.peer.transport != "unix" or not ctx.peer.own:
+        raise LLMError("unauthorized", "only the daemon's own user reloads it, on the Unix socket")
+    await service.reload()
+    return Empty()
+
+
+PING = Method(Empty, Empty, "Answer at once.", now=_ping)
+INFO = Method(Empty, Info, "Tell version, protocol, capabilities and limits.", now=_info)
+AUTH = Method(AuthParams, Empty, "Show the bearer token: the first call on a TCP connection that needs one.", now=_auth)
+RELOAD = Method(Empty, Empty, "Read the configuration again; one that is wrong changes nothing.", run=_reload)

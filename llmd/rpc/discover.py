@@ -1,0 +1,59 @@
+"""`rpc.discover`: the methods as an OpenRPC 1.3 document, made from their types."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+import llmd
+from llmd.context import Context
+from llmd.errors import KINDS
+from llmd.rpc.base import Empty, Method, Service
+
+_COMPONENT = "#/components/schemas/{name}"
+
+
+def openrpc(methods: Mapping[str, Method]) -> dict[str, Any]:
+    """The OpenRPC document for these methods; every schema stands once, under components."""
+    types = [kind for method in methods.values() for kind in (method.params, method.result)]
+    schemas, components = msgspec.json.schema_components(types, ref_template=_COMPONENT)
+    results = schemas[1::2]
+    return {
+        "openrpc": "1.3.2",
+        "info": {
+            "title": "llmd",
+            "version": llmd.__version__,
+            "description": "LLM calls over JSON-RPC 2.0 on a Unix socket.",
+            "license": {"name": "MIT"},
+        },
+        "methods": [
+            {
+                "name": name,
+                "summary": method.summary,
+                "paramStructure": "by-name",
+                "params": _params(method, components),
+                "result": {"name": "result", "schema": result},
+                "errors": [{"$ref": f"#/components/errors/{kind}"} for kind in KINDS],
+            }
+            for (name, method), result in zip(methods.items(), results, strict=True)
+        ],
+        "components": {
+            "schemas": components,
+            "errors": {kind: {"code": row.code, "message": kind} for kind, row in KINDS.items()},
+        },
+    }
+
+
+def _params(method: Method, components: dict[str, Any]) -> list[dict[str, Any]]:
+    schema = components[method.params.__name__]
+    required = schema.get("required", [])
+    return [
+        {"name": name, "required": name in required, "schema": member} for name, member in schema["properties"].items()
+    ]
+
+
+def _discover(service: Service, params: Empty, ctx: Context) -> dict[str, Any]:
+    return openrpc(service.methods)
+
+
+DISCOVER = Method(Empty, dict[str, Any], "Describe every method as an OpenRPC document.", now=_discover)

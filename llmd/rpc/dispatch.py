@@ -1,0 +1,120 @@
+"""One parsed call to its method and back: the only file that imports jsonrpcserver.
+
+jsonrpcserver keeps the registry, finds the method and shapes the result. Its parsing, its batches (judged whole) and
+its task handling (asyncio.gather outside our task groups) stay unused, and no exception gets as far as it, since it
+would put the exception's text on the wire. Here is the one boundary where exceptions become error objects.
+"""
+
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple, cast
+
+import msgspec
+from jsonrpcserver import Error, Result, Success
+from jsonrpcserver.async_dispatcher import dispatch_request as dispatch_async
+from jsonrpcserver.dispatcher import dispatch_request as dispatch_now
+from jsonrpcserver.request import Request
+from jsonrpcserver.result import ErrorResult, SuccessResult
+from msgspec import Raw
+from oslash.either import Left
+
+from llmd.context import Context
+from llmd.errors import LLMError
+from llmd.rpc.base import Method, Service
+from llmd.validation import explain
+
+log = logging.getLogger("llmd.rpc")
+
+_NO_PARAMS = Raw(b"{}")
+
+
+class Reply(NamedTuple):
+    """`body` is the result as JSON, or the error object if not `ok`."""
+
+    ok: bool
+    body: bytes
+
+
+class Dispatcher:
+    """Calls methods by name. Neither way raises."""
+
+    def __init__(self, service: Service) -> None:
+        self._now = {name: _bind_now(service, m) for name, m in service.methods.items() if m.now is not None}
+        self._run = {name: _bind_run(service, m) for name, m in service.methods.items() if m.run is not None}
+
+    def waits(self, method: str) -> bool:
+        """Whether this method may take time; any other, an unknown one too, is answered with `now`."""
+        return method in self._run
+
+    def now(self, method: str, params: Raw | None, ctx: Context) -> Reply:
+        return _reply(method, dispatch_now(self._now, ctx, Request(method, [params], None))[1])
+
+    async def run(self, method: str, params: Raw | None, ctx: Context) -> Reply:
+        return _reply(method, (await dispatch_async(cast(Any, self._run), ctx, Request(method, [params], None)))[1])
+
+
+def error_reply(error: LLMError) -> Reply:
+    return Reply(False, msgspec.json.encode(error.to_object()))
+
+
+def _reply(method: str, result: Result) -> Reply:
+    if not isinstance(result, Left):
+        return Reply(True, cast(SuccessResult, result._value).result)
+    error = cast(ErrorResult, result._error)
+    if isinstance(error.data, LLMError):
+        return error_reply(error.data)
+    # All that is left for jsonrpcserver to say by itself is that there is no such method.
+    return error_reply(LLMError("method_not_found", f"there is no method {method[:64]!r}; rpc.discover lists them"))
+
+
+def _bind_now(service: Service, method: Method) -> Callable[[Context, Raw | None], Result]:
+    run = method.now
+    assert run is not None
+    decode = msgspec.json.Decoder(method.params).decode
+
+    def call(ctx: Context, raw: Raw | None) -> Result:
+        try:
+            return Success(msgspec.json.encode(run(service, _params(decode, raw), ctx)))
+        except Exception as error:
+            return _failed(error)
+
+    return call
+
+
+def _bind_run(service: Service, method: Method) -> Callable[[Context, Raw | None], Coroutine[Any, Any, Result]]:
+    run: Callable[[Service, Any, Context], Awaitable[Any]] | None = method.run
+    assert run is not None
+    decode = msgspec.json.Decoder(method.params).decode
+
+    async def call(ctx: Context, raw: Raw | None) -> Result:
+        try:
+            return Success(msgspec.json.encode(await run(service, _params(decode, raw), ctx)))
+        except Exception as error:
+            return _failed(error)
+
+    return call
+
+
+def _params(decode: Callable[[Raw], Any], raw: Raw | None) -> Any:
+    if raw is None:
+        raw = _NO_PARAMS
+    elif memoryview(raw)[0] == ord("["):
+        if msgspec.json.decode(raw):
+            raise LLMError("invalid_params", "params go by name: send an object")
+        raw = _NO_PARAMS
+    try:
+        return decode(raw)
+    except msgspec.ValidationError as error:
+        problem = explain(error)
+        raise LLMError("invalid_params", str(problem), path=problem.path) from None
+    except (msgspec.DecodeError, RecursionError):
+        raise LLMError("invalid_params", "the params hold a number or a nesting beyond what is read") from None
+
+
+def _failed(error: Exception) -> Result:
+    if not isinstance(error, LLMError):
+        # Without the exception's text, which may hold what a client sent.
+        log.error("a method failed: %s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+        error = LLMError("internal_error", "something in llmd is broken; its log says what")
+    return Error(error.code, error.message, error)

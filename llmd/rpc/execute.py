@@ -1,0 +1,15 @@
+"""`execute`: one request to a model."""
+
+from llmd.chat import Ask, Completion
+from llmd.context import Context
+from llmd.rpc.base import Method, Service
+
+
+async def _execute(service: Service, ask: Ask, ctx: Context) -> Completion:
+    if ask.stream is None:
+        return await service.executor.execute(ask, ctx)
+    with ctx.streams.open(ask.stream) as emit:
+        return await service.executor.execute(ask, ctx, emit)
+
+
+EXECUTE = Method(Ask, Completion, "Make one LLM call and return its completion.", run=_execute)

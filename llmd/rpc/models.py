@@ -1,0 +1,50 @@
+"""`models.list`: what could be called."""
+
+from msgspec import Struct
+
+from llmd.context import Context
+from llmd.core.rows import Price
+from llmd.rpc.base import Empty, Method, Service
+from llmd.upstreams import Health
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """`model` is what `execute` takes; `health` is its provider's. Unknown facts are null."""
+
+    model: str
+    provider: str
+    dialect: str
+    price: Price | None
+    context_tokens: int | None
+    max_output_tokens: int | None
+    default: bool
+    health: Health
+
+
+class Models(Struct, frozen=True):
+    models: list[Model]
+
+
+async def _list(service: Service, params: Empty, ctx: Context) -> Models:
+    upstreams = service.upstreams()
+    catalog = upstreams.catalog
+    models = []
+    for provider, (health, names) in (await upstreams.health()).items():
+        for name in names:
+            row = catalog.providers[provider].model_row(name)
+            models.append(
+                Model(
+                    model=row.target,
+                    provider=provider,
+                    dialect=row.dialect,
+                    price=row.price,
+                    context_tokens=row.context_tokens,
+                    max_output_tokens=row.max_output_tokens,
+                    default=row.target == catalog.default_model,
+                    health=health,
+                )
+            )
+    return Models(models)
+
+
+LIST = Method(Empty, Models, "List the models that this daemon knows, with prices, limits and health.", run=_list)

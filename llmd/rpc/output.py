@@ -1,0 +1,64 @@
+"""What waits to be written to one connection: a queue bounded in bytes, drained by one writer."""
+
+from collections import deque
+
+import anyio
+
+CHUNK_BYTES = 64 * 1024
+
+
+class Output:
+    """Bytes in order. Above `high_water` of them, `room` waits; `push` never does."""
+
+    def __init__(self, high_water: int) -> None:
+        self._high_water = high_water
+        self._chunks: deque[bytes | memoryview] = deque()
+        self._size = 0
+        self._filled = anyio.Event()
+        self._drained = anyio.Event()
+
+    @property
+    def size(self) -> int:
+        """Bytes that have not been written, those in the writer's hands included."""
+        return self._size
+
+    def push(self, data: bytes) -> None:
+        self._chunks.append(data)
+        self._size += len(data)
+        self._filled.set()
+
+    async def take(self) -> bytes:
+        """The next bytes to write, at most a chunk; waits until there are some."""
+        while not self._chunks:
+            self._filled = anyio.Event()
+            await self._filled.wait()
+        first = self._chunks.popleft()
+        if len(first) > CHUNK_BYTES:
+            view = memoryview(first)
+            self._chunks.appendleft(view[CHUNK_BYTES:])
+            return bytes(view[:CHUNK_BYTES])
+        if not self._chunks:
+            return bytes(first)
+        size, parts = len(first), [first]
+        while self._chunks and size + len(self._chunks[0]) <= CHUNK_BYTES:
+            parts.append(self._chunks.popleft())
+            size += len(parts[-1])
+        return b"".join(parts)
+
+    def written(self, size: int) -> None:
+        self._size -= size
+        if self._size <= self._high_water:
+            self._drained.set()
+
+    async def room(self) -> None:
+        """Wait until no more than `high_water` bytes wait."""
+        await self._until(self._high_water)
+
+    async def flushed(self) -> None:
+        """Wait until everything is written."""
+        await self._until(0)
+
+    async def _until(self, size: int) -> None:
+        while self._size > size:
+            self._drained = anyio.Event() if self._drained.is_set() else self._drained
+            await self._drained.wait()

@@ -1,0 +1,431 @@
+"""One connection: its framing, ids, calls in flight, streams, limits and output queue.
+
+Reads messages and answers each exactly once. What need not wait is answered there and then; every other call is a task
+with a cancel scope of its own in the connection's task group, so that nothing outlives the connection. Refuses to know
+sockets (transports/) and methods (dispatch).
+"""
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import anyio
+import msgspec
+from anyio.abc import TaskGroup
+from msgspec import UNSET, Raw, Struct, UnsetType
+
+from llmd.chat import Delta, DeltaParams
+from llmd.context import Context, Peer
+from llmd.core import jsonrpc
+from llmd.core.framing import Fault, FrameDecoder, frame
+from llmd.core.jsonrpc import Batch, Call, Ignored, Invalid
+from llmd.dialects.base import Emit
+from llmd.errors import LLMError
+from llmd.rpc.dispatch import Dispatcher, Reply, error_reply
+from llmd.rpc.output import CHUNK_BYTES, Output
+from llmd.settings import Limits
+
+log = logging.getLogger("llmd.rpc")
+
+RETRY_AFTER_MS = 100
+LINGER_S = 2.0
+LINGER_BYTES_MAX = 64 * 2**20
+
+Send = Callable[[bytes], None]
+
+
+class ByteStream(Protocol):
+    """What a transport gives: anyio's errors, EndOfStream where the peer has shut down its side."""
+
+    async def receive(self, max_bytes: int, /) -> bytes: ...
+
+    async def send(self, data: bytes, /) -> None: ...
+
+    async def send_eof(self) -> None: ...
+
+    async def hung_up(self) -> None:
+        """Return when the peer, having sent its last byte, has gone for good; wait forever if that cannot be told."""
+        ...
+
+
+class Hub:
+    """What all connections of a daemon share: the methods, the limits, what is in flight, whether it is draining."""
+
+    def __init__(self, dispatcher: Dispatcher, limits: Callable[[], Limits]) -> None:
+        self.dispatcher = dispatcher
+        self.limits = limits
+        self.draining = False
+        self.input_bytes = 0
+        self.last_call = anyio.current_time()
+        self.sessions: set[Session] = set()
+        self.numbers = itertools.count(1)
+        self._in_flight = 0
+        self._idle = anyio.Event()
+        self._empty = anyio.Event()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are running, on all connections."""
+        return self._in_flight
+
+    def begin(self) -> None:
+        self._in_flight += 1
+
+    def finish(self) -> None:
+        self._in_flight -= 1
+        self.last_call = anyio.current_time()
+        if not self._in_flight:
+            self._idle.set()
+
+    def leave(self, session: "Session") -> None:
+        self.sessions.discard(session)
+        if not self.sessions:
+            self._empty.set()
+
+    async def empty(self) -> None:
+        """Wait until no connection is left."""
+        while self.sessions:
+            self._empty = anyio.Event()
+            await self._empty.wait()
+
+    async def idle(self) -> None:
+        """Wait until no call is running."""
+        while self._in_flight:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+
+class _CancelParams(Struct):
+    """LSP's `id` and MCP's `requestId`: the bytes of the id to cancel."""
+
+    id: Raw | UnsetType = UNSET
+    requestId: Raw | UnsetType = UNSET
+
+
+_CANCELS = frozenset({"$/cancelRequest", "notifications/cancelled"})
+_decode_cancel = msgspec.json.Decoder(_CancelParams).decode
+
+
+class Session:
+    """Serves one connection with `run`, until either side ends it."""
+
+    def __init__(self, hub: Hub, stream: ByteStream, peer: Peer, *, authorized: bool) -> None:
+        limits = hub.limits()
+        self._hub = hub
+        self._stream = stream
+        self._peer = peer
+        self._authorized = authorized
+        self._limits = limits
+        self._number = next(hub.numbers)
+        frame_bytes = limits.frame_bytes if authorized else limits.auth_bytes
+        self._decoder: FrameDecoder[jsonrpc.Message] = FrameDecoder(jsonrpc.parse, frame_bytes)
+        self._output = Output(limits.output_bytes)
+        self._calls: dict[bytes, list[anyio.CancelScope]] = {}
+        self._counted = 0  # what the hub counts of our unfinished message
+        self._in_flight = 0
+        self._requests = 0
+        self._tokens: set[str] = set()
+        self._closing = False  # read no more; `_faulted` where the peer may still be sending
+        self._faulted = False
+        self._idle = anyio.Event()
+        self._reading = anyio.CancelScope()
+        self._group: TaskGroup
+
+    async def run(self) -> None:
+        """Serve until the connection ends. Raises nothing but cancellation."""
+        hub = self._hub
+        hub.sessions.add(self)
+        log.debug("connection %d: pid %s uid %s", self._number, self._peer.pid, self._peer.uid)
+        try:
+            async with anyio.create_task_group() as self._group:
+                self._group.start_soon(self._write)
+                try:
+                    if await self._read():
+                        await self._finish()
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    log.debug("connection %d: lost", self._number)
+                self._group.cancel_scope.cancel()
+        finally:
+            hub.leave(self)
+            self._count_input(0)
+
+    def end(self) -> None:
+        """Read no more, finish what is in flight, answer it and close."""
+        self._closing = True
+        self._reading.cancel()
+
+    def cancel_calls(self) -> None:
+        """Cancel every call in flight; each is answered."""
+        for scope in [scope for scopes in self._calls.values() for scope in scopes]:
+            scope.cancel()
+
+    # -- reading --------------------------------------------------------------------------------------------------
+
+    async def _read(self) -> bool:
+        """Read until the peer or we have had enough; False where there is nobody left to answer."""
+        with self._reading as scope:
+            if not self._authorized:
+                scope.deadline = anyio.current_time() + self._limits.auth_ms / 1000
+            while not self._closing:
+                await self._output.room()
+                try:
+                    data = await self._stream.receive(CHUNK_BYTES)
+                except anyio.EndOfStream:
+                    if (fault := self._decoder.end()) is not None:
+                        self._fault(fault)
+                    return True
+                self._take_all(data)
+                self._count_input(self._decoder.buffered)
+        if scope.cancelled_caught and not self._closing:
+            self._refuse(LLMError("unauthorized", "no token came in time"))
+        return True
+
+    def _count_input(self, buffered: int) -> None:
+        """Keep the sum of all connections' unfinished messages, and its limit."""
+        hub = self._hub
+        hub.input_bytes += buffered - self._counted
+        self._counted = buffered
+        if hub.input_bytes > self._limits.input_bytes and buffered:
+            self._refuse(LLMError("busy", "too many unfinished messages in all", retry_after_ms=RETRY_AFTER_MS))
+
+    def _take_all(self, data: bytes) -> None:
+        for message in self._decoder.feed(data):
+            if self._closing:
+                return
+            self._take(message)
+
+    def _take(self, message: jsonrpc.Message | Fault) -> None:
+        if isinstance(message, Fault):
+            self._fault(message)
+        elif not self._authorized:
+            self._authorize(message)
+        elif isinstance(message, Batch):
+            self._batch(message)
+        else:
+            self._item(message, self._send, _is_duplicate(message, self._calls))
+
+    def _fault(self, fault: Fault) -> None:
+        if fault is Fault.TOO_LARGE:
+            limit = self._decoder.limit
+            self._refuse(LLMError("too_large", f"a message is longer than {limit} bytes", limit=limit))
+        elif fault is Fault.GARBLED:
+            self._refuse(LLMError("parse_error", "neither JSON nor a Content-Length header"))
+        else:
+            self._send_error(jsonrpc.NULL_ID, LLMError("parse_error", "this is not JSON"), self._send)
+
+    def _refuse(self, error: LLMError, identifier: bytes = jsonrpc.NULL_ID) -> None:
+        """Say why, then close."""
+        self._send_error(identifier, error, self._send)
+        self._closing = self._faulted = True
+
+    def _authorize(self, message: jsonrpc.Message) -> None:
+        """The first message of a connection that has no right yet: `daemon.auth`, or the end."""
+        if isinstance(message, Call) and message.method == "daemon.auth":
+            reply = self._hub.dispatcher.now(message.method, message.params, self._context())
+            if reply.ok:
+                self._authorized = True
+                self._decoder.limit = self._limits.frame_bytes
+                self._reading.deadline = math.inf
+                self._answer(message, reply, self._send)
+                return
+        identifier = message.id if isinstance(message, Call) and message.id is not None else jsonrpc.NULL_ID
+        self._refuse(LLMError("unauthorized", "call daemon.auth with the daemon's token first"), identifier)
+
+    # -- calls ----------------------------------------------------------------------------------------------------
+
+    def _batch(self, batch: Batch) -> None:
+        if len(batch.items) > self._limits.batch:
+            limit = self._limits.batch
+            error = LLMError("too_large", f"a batch holds more than {limit} requests", limit=limit)
+            self._send_error(jsonrpc.NULL_ID, error, self._send)
+            return
+        replies = _BatchReplies(self._send)
+        # Judged before any of them starts: within one batch, two requests may share an id.
+        duplicates = [_is_duplicate(item, self._calls) for item in batch.items]
+        for item, duplicate in zip(batch.items, duplicates, strict=True):
+            self._item(item, replies.slot(item), duplicate)
+        replies.seal()
+
+    def _item(self, item: jsonrpc.Item, send: Send, duplicate: bool) -> None:
+        if isinstance(item, Ignored):
+            return
+        if isinstance(item, Invalid):
+            self._send_error(item.id, LLMError("invalid_request", item.reason), send)
+        elif duplicate:
+            reason = "a request with this id is in flight on this connection"
+            self._send_error(jsonrpc.NULL_ID, LLMError("invalid_request", reason), send)
+        elif item.method in _CANCELS and item.id is None:
+            self._cancel(item.params)
+        elif not self._hub.dispatcher.waits(item.method):
+            self._answer(item, self._hub.dispatcher.now(item.method, item.params, self._context()), send)
+        elif self._hub.draining:
+            self._answer(item, error_reply(LLMError("shutting_down", "the daemon is stopping")), send)
+        elif self._in_flight >= self._limits.in_flight:
+            reason = f"{self._limits.in_flight} calls are in flight on this connection"
+            self._answer(item, error_reply(LLMError("busy", reason, retry_after_ms=RETRY_AFTER_MS)), send)
+        else:
+            self._start(item, send)
+
+    def _cancel(self, params: Raw | None) -> None:
+        try:
+            wanted = _decode_cancel(params or b"{}")
+        except msgspec.DecodeError:
+            return  # a notification has no answer
+        identifier = wanted.requestId if wanted.id is UNSET else wanted.id
+        if identifier is not UNSET:
+            for scope in self._calls.get(bytes(identifier), ()):
+                scope.cancel()
+
+    def _start(self, call: Call, send: Send) -> None:
+        scope = anyio.CancelScope()
+        if call.id is not None:
+            self._calls.setdefault(call.id, []).append(scope)
+        self._in_flight += 1
+        self._hub.begin()
+        self._group.start_soon(self._run_call, call, scope, send)
+
+    async def _run_call(self, call: Call, scope: anyio.CancelScope, send: Send) -> None:
+        try:
+            reply = None
+            with scope:
+                reply = await self._hub.dispatcher.run(call.method, call.params, self._context())
+            if reply is None:
+                reason = "shutting_down" if self._hub.draining else "client"
+                reply = error_reply(LLMError("cancelled", "the call was cancelled", reason=reason))
+            await self._output.room()
+            self._answer(call, reply, send)
+        finally:
+            if call.id is not None:
+                scopes = self._calls[call.id]
+                scopes.remove(scope)
+                if not scopes:
+                    del self._calls[call.id]
+            self._in_flight -= 1
+            self._hub.finish()
+            if self._in_flight == 0:
+                self._idle.set()
+
+    def _context(self) -> Context:
+        self._requests += 1
+        now = self._hub.last_call = anyio.current_time()
+        return Context(self._peer, f"{self._number}-{self._requests}", now, self)
+
+    # -- answers --------------------------------------------------------------------------------------------------
+
+    def _answer(self, call: Call, reply: Reply, send: Send) -> None:
+        if call.id is not None:
+            send(jsonrpc.render_reply(call.id, reply.ok, reply.body))
+
+    def _send_error(self, identifier: bytes, error: LLMError, send: Send) -> None:
+        send(jsonrpc.render_reply(identifier, *error_reply(error)))
+
+    def _send(self, message: bytes) -> None:
+        self._output.push(frame(message, self._decoder.style))
+
+    @contextmanager
+    def open(self, token: str) -> Iterator[Emit]:
+        """Stream to this connection under `token`, which nobody else may use meanwhile."""
+        if token in self._tokens:
+            raise LLMError("invalid_params", "this stream token is in use", path="stream")
+        self._tokens.add(token)
+        numbers = itertools.count()
+
+        async def emit(delta: Delta) -> None:
+            await self._output.room()
+            params = DeltaParams(token, next(numbers), UNSET, delta.text, delta.reasoning, delta.tool_call)
+            self._send(jsonrpc.render_notification("llmd.delta", params))
+
+        try:
+            yield emit
+        finally:
+            self._tokens.discard(token)
+
+    # -- writing and ending ---------------------------------------------------------------------------------------
+
+    async def _write(self) -> None:
+        """The one writer. A peer that takes nothing for `stalled_write_ms` is dropped."""
+        with anyio.CancelScope() as scope:
+            while True:
+                data = await self._output.take()
+                scope.deadline = anyio.current_time() + self._limits.stalled_write_ms / 1000
+                try:
+                    await self._stream.send(data)
+                except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                    break
+                scope.deadline = math.inf
+                self._output.written(len(data))
+        if scope.cancelled_caught:
+            log.info("connection %d: dropped, it does not read", self._number)
+        self._group.cancel_scope.cancel()
+
+    async def _finish(self) -> None:
+        """The peer will send no more, or we will read no more: answer what is in flight, unless the peer hangs up."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._cancel_when_gone)
+            while self._in_flight:
+                self._idle = anyio.Event()
+                await self._idle.wait()
+            await self._output.flushed()
+            group.cancel_scope.cancel()
+        if self._faulted:
+            await self._linger()
+
+    async def _cancel_when_gone(self) -> None:
+        await self._stream.hung_up()
+        self._group.cancel_scope.cancel()
+
+    async def _linger(self) -> None:
+        """Let a peer that is still sending read why it was cut off: closing at once would throw the answer away."""
+        await self._stream.send_eof()
+        read = 0
+        with anyio.move_on_after(LINGER_S):
+            try:
+                while read < LINGER_BYTES_MAX:
+                    read += len(await self._stream.receive(CHUNK_BYTES))
+            except anyio.EndOfStream:
+                return
+
+
+class _BatchReplies:
+    """Collects a batch's replies and sends them as one array, in the order of the requests; none, if there are none."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._replies: list[bytes | None] = []
+        self._missing = 0
+        self._sealed = False
+
+    def slot(self, item: jsonrpc.Item) -> Send:
+        """Where the reply to `item` goes."""
+        if isinstance(item, Ignored) or (isinstance(item, Call) and item.id is None):
+            return _nowhere
+        number = len(self._replies)
+        self._replies.append(None)
+        self._missing += 1
+
+        def fill(reply: bytes) -> None:
+            self._replies[number] = reply
+            self._missing -= 1
+            self._send_if_whole()
+
+        return fill
+
+    def seal(self) -> None:
+        """Every item has its slot."""
+        self._sealed = True
+        self._send_if_whole()
+
+    def _send_if_whole(self) -> None:
+        if self._sealed and not self._missing and self._replies:
+            self._send(jsonrpc.render_batch(reply for reply in self._replies if reply is not None))
+
+
+def _nowhere(reply: bytes) -> None:
+    return
+
+
+def _is_duplicate(item: jsonrpc.Item, calls: dict[bytes, list[anyio.CancelScope]]) -> bool:
+    return isinstance(item, Call) and item.id in calls and item.id != jsonrpc.NULL_ID

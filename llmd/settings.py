@@ -1,0 +1,110 @@
+"""The types that a configuration decodes to. Unknown keys are refused; nothing here reads a file or the environment."""
+
+import re
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from llmd.chat import Amount, Name
+from llmd.core.rows import Price
+
+_HTTP_URL = re.compile(r"https?://[^/?#@\s]+(/[^?#\s]*)?")
+
+Positive = Annotated[int, Meta(ge=1, le=2**53 - 1)]
+
+
+class KeySettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a provider's key is, never the key itself. Exactly one of:
+
+    env         the name of an environment variable of the daemon
+    credential  the name of a systemd credential
+    file        the path of a file that holds nothing else
+    command     a program and its arguments, run without a shell; what it prints is the key
+    """
+
+    env: Name | None = None
+    credential: Name | None = None
+    file: Name | None = None
+    command: Annotated[list[str], Meta(min_length=1)] | None = None
+
+    def __post_init__(self) -> None:
+        if sum(value is not None for value in (self.env, self.credential, self.file, self.command)) != 1:
+            raise ValueError("give one of `env`, `credential`, `file` and `command`")
+
+
+class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Facts of a model that the catalog does not know, or that you know better."""
+
+    price: Price | None = None
+    context_tokens: Positive | None = None
+    max_output_tokens: Positive | None = None
+
+
+FailureKind = Literal[
+    "upstream_rate_limited",
+    "upstream_auth",
+    "upstream_unavailable",
+    "content_filtered",
+    "context_too_long",
+    "upstream_invalid",
+    "model_not_found",
+]
+
+
+class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """One `[providers.NAME]`. What is left out comes from the catalog where it knows NAME.
+
+    max_concurrency  calls in flight at once; more wait their turn
+    overhead_tokens  what a request may cost beyond its own bytes
+    latency_ms fail  of the echo dialect: how long it takes, and the error that it answers with
+    """
+
+    dialect: Literal["openai", "echo"] | None = None
+    base_url: str | None = None
+    api_key: KeySettings | None = None
+    default_model: Name | None = None
+    max_concurrency: Positive | None = None
+    overhead_tokens: Amount | None = None
+    max_tokens_name: Literal["max_tokens", "max_completion_tokens"] | None = None
+    stream_usage: bool | None = None
+    labels: dict[str, str] = {}
+    models: dict[str, ModelSettings] = {}
+    latency_ms: Amount = 0
+    fail: FailureKind | None = None
+
+    def __post_init__(self) -> None:
+        if self.base_url is not None and not _HTTP_URL.fullmatch(self.base_url):
+            raise ValueError('`base_url` must be an address such as "http://127.0.0.1:8080/v1"')
+
+
+class ListenSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Listeners besides the Unix socket, as `--listen` takes them."""
+
+    tcp: str | None = None
+
+
+class Limits(Struct, frozen=True, forbid_unknown_fields=True):
+    """What one daemon takes on. Reaching a limit is an error with a name, never a crash."""
+
+    frame_bytes: Positive = 16 * 2**20
+    batch: Positive = 100
+    in_flight: Positive = 256  # calls a connection
+    connections: Positive = 1024
+    input_bytes: Positive = 256 * 2**20  # unfinished messages, all connections together
+    output_bytes: Positive = 2**20  # a connection's replies waiting to be written, above which reading from it stops
+    auth_bytes: Positive = 4096  # a message before auth
+    auth_ms: Positive = 5000
+    stalled_write_ms: Positive = 10_000
+    drain_ms: Positive = 30_000
+
+
+class Settings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """A whole configuration file.
+
+    default_model  "provider/model", for requests that name none
+    """
+
+    default_model: Name | None = None
+    providers: dict[Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,64}$")], ProviderSettings] = {}
+    listen: ListenSettings = ListenSettings()
+    limits: Limits = Limits()

@@ -1,0 +1,64 @@
+"""Who is at the other end of a connection, as the kernel tells it."""
+
+import os
+import socket
+import struct
+import sys
+
+from llmd.context import Peer
+
+# linux/socket.h; Python names SO_PEERCRED but has no struct for it: pid, uid, gid.
+_UCRED = struct.Struct("3i")
+# linux/sock_diag.h and inet_diag.h: one request for the socket with these addresses, and the head of its answer.
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_NLM_F_REQUEST = 1
+_NLMSGHDR = struct.Struct("=IHHII")
+_SOCKID = struct.Struct("!HH16s16s")
+_INET_DIAG_REQ = struct.Struct("=BBBBI")
+_TCP_ESTABLISHED = 1
+_ANY_COOKIE = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
+_UID_OFFSET = _NLMSGHDR.size + 4 + _SOCKID.size + 12 + 12
+
+
+def unix_peer(connection: socket.socket) -> Peer:
+    """Uid and pid of whoever connected."""
+    if sys.platform == "linux":
+        pid, uid, _ = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    else:
+        # BSD's struct xucred: version, uid, ... ; LOCAL_PEERCRED is 1 on level 0.
+        pid, uid = None, struct.unpack("2I", connection.getsockopt(0, 1, 76)[:8])[1]
+    return Peer("unix", uid, pid, uid == os.geteuid())
+
+
+def tcp_peer(connection: socket.socket) -> Peer:
+    """Uid of whoever connected over loopback; None where the kernel does not say, which counts as a stranger."""
+    try:
+        uid = _loopback_uid(connection) if sys.platform == "linux" else None
+    except OSError:
+        uid = None
+    return Peer("tcp", uid, None, uid is not None and uid == os.geteuid())
+
+
+def _loopback_uid(connection: socket.socket) -> int | None:
+    """The owner of the connection's other end. After a close the kernel reports uid 0, so only ESTABLISHED counts."""
+    here, there = connection.getsockname(), connection.getpeername()
+    family = connection.family
+    # Seen from the peer: its own address comes first.
+    sockid = _SOCKID.pack(there[1], here[1], _packed(family, there[0]), _packed(family, here[0]))
+    request = _INET_DIAG_REQ.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << _TCP_ESTABLISHED) + sockid + _ANY_COOKIE
+    header = _NLMSGHDR.pack(_NLMSGHDR.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as netlink:
+        netlink.settimeout(1)
+        netlink.sendto(header + request, (0, 0))
+        answer = netlink.recv(4096)
+    kind = _NLMSGHDR.unpack_from(answer)[1]
+    if kind != _SOCK_DIAG_BY_FAMILY or len(answer) < _UID_OFFSET + 4:
+        return None
+    state = answer[_NLMSGHDR.size + 1]
+    uid: int = struct.unpack_from("=I", answer, _UID_OFFSET)[0]
+    return uid if state == _TCP_ESTABLISHED else None
+
+
+def _packed(family: int, host: str) -> bytes:
+    return socket.inet_pton(family, host).ljust(16, b"\0")

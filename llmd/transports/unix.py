@@ -1,0 +1,149 @@
+"""The Unix socket: where it is bound, who guards its path, and who may connect.
+
+The path is guarded by a lock file, held as long as the daemon lives, and by a connect probe: a live socket is never
+stolen, a stale one is replaced. The mode comes from the umask in force while binding, never from a later chmod.
+"""
+
+import errno
+import fcntl
+import os
+import select
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+from anyio.abc import SocketAttribute, UNIXSocketStream
+
+from llmd.rpc.session import Hub, Session
+from llmd.transports.peers import unix_peer
+
+PATH_BYTES_MAX = 107  # sun_path of linux/un.h, less the byte that ends it
+BACKLOG = 1024
+
+
+class SocketUnavailable(Exception):
+    """The address cannot be had; the message says why."""
+
+
+class SocketTaken(SocketUnavailable):
+    """Another daemon has it; the message says which."""
+
+
+@contextmanager
+def bound(path: Path) -> Iterator[socket.socket]:
+    """A listening socket at `path`, its lock held until the block ends; then the path is free again."""
+    _check_length(path)
+    _make_directory(path.parent)
+    with _locked(path):
+        _clear_stale(path)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            before = os.umask(0o177)
+            try:
+                listener.bind(str(path))
+            finally:
+                os.umask(before)
+            listener.listen(BACKLOG)
+            inode = path.stat().st_ino
+            try:
+                yield listener
+            finally:
+                _unlink_own(path, inode)
+        finally:
+            listener.close()
+
+
+def _check_length(path: Path) -> None:
+    size = len(os.fsencode(path))
+    if size > PATH_BYTES_MAX:
+        raise SocketUnavailable(
+            f"the socket path is {size} bytes long and the kernel takes {PATH_BYTES_MAX}: name a shorter one with "
+            f"--socket ({path})"
+        )
+
+
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = directory.stat()
+    except OSError as error:
+        raise SocketUnavailable(f"cannot make the directory {directory}: {error.strerror}") from None
+    if found.st_uid not in (os.geteuid(), 0) or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX):
+        raise SocketUnavailable(f"others may write in {directory}: chmod it to 0700, or name another with --socket")
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock file beside the socket; its holder's pid is in it. The file stays: unlinking it would race."""
+    lock = path.with_name(path.name + ".lock")
+    try:
+        # Not O_TRUNC: until the lock is ours, what stands in it is the holder's.
+        file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise SocketUnavailable(f"cannot open the lock file {lock}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(file, 32).decode(errors="replace").strip() or "unknown"
+            raise SocketTaken(f"another llmd has {path} (pid {holder})") from None
+        os.ftruncate(file, 0)
+        os.write(file, b"%d\n" % os.getpid())
+        yield
+    finally:
+        os.close(file)
+
+
+def _clear_stale(path: Path) -> None:
+    """Remove the socket that a dead daemon left; refuse if somebody answers there, or it is no socket."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise SocketUnavailable(f"{path} is there and is no socket: remove it, or name another with --socket")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        result = probe.connect_ex(str(path))
+    if result not in (errno.ECONNREFUSED, errno.ENOENT):
+        raise SocketTaken(f"another program listens on {path}")
+    path.unlink(missing_ok=True)
+
+
+def _unlink_own(path: Path, inode: int) -> None:
+    try:
+        if path.lstat().st_ino == inode:
+            path.unlink()
+    except FileNotFoundError:
+        pass
+
+
+class UnixByteStream:
+    """A connection as a session reads it."""
+
+    def __init__(self, stream: UNIXSocketStream) -> None:
+        self._socket = stream.extra(SocketAttribute.raw_socket)
+        self.receive = stream.receive
+        self.send = stream.send
+        self.send_eof = stream.send_eof
+
+    async def hung_up(self) -> None:
+        """POLLHUP, and only it: on a Unix socket it comes when the peer has closed, not when it has shut one side."""
+        if not hasattr(select, "epoll"):
+            await anyio.sleep_forever()
+        epoll = select.epoll(1)
+        try:
+            # An epoll on no events still reports EPOLLHUP, and is itself readable when it does.
+            epoll.register(self._socket.fileno(), 0)
+            await anyio.wait_readable(epoll.fileno())
+        finally:
+            epoll.close()
+
+
+async def serve_connection(hub: Hub, stream: UNIXSocketStream) -> None:
+    """Serve one accepted connection to its end; the kernel has said who it is."""
+    peer = unix_peer(stream.extra(SocketAttribute.raw_socket))
+    await Session(hub, UnixByteStream(stream), peer, authorized=peer.own).run()

@@ -1,0 +1,78 @@
+"""Everything that can be called: the catalog's rows with the providers that carry them, and which of them are ready."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+import anyio
+
+from llmd.catalog import ECHO, Catalog, ProviderRow
+from llmd.core.routing import Facts
+from llmd.dialects import DIALECTS
+from llmd.dialects.base import Provider
+from llmd.echo import EchoProvider
+from llmd.keys import Key
+
+if TYPE_CHECKING:
+    from llmd.providers import AiohttpTransport, HttpProvider
+
+Health = Literal["ready", "no_key", "unreachable"]
+
+
+class Upstreams:
+    """One configuration's providers. A reload makes a new one; the transport, and its connections, outlive it.
+
+    transport  opens, once and inside the running loop, what carries HTTP: loaded only when a provider needs it
+    """
+
+    def __init__(self, catalog: Catalog, env: Mapping[str, str], transport: Callable[[], "AiohttpTransport"]) -> None:
+        self.catalog = catalog
+        self._keys = {name: Key(row.key, env) for name, row in catalog.providers.items()}
+        self._transport = transport
+        self._providers: dict[str, Provider] = {}
+
+    def provider(self, name: str) -> Provider:
+        """The provider of this name, which must be in the catalog."""
+        if name not in self._providers:
+            row = self.catalog.providers[name]
+            self._providers[name] = EchoProvider(row) if row.dialect == ECHO else self._http(row)
+        return self._providers[name]
+
+    def _http(self, row: ProviderRow) -> "HttpProvider":
+        from llmd.providers import HttpProvider
+
+        return HttpProvider(
+            DIALECTS[row.dialect], self._keys[row.name], self._transport(), row.base_url, row.max_concurrency
+        )
+
+    async def facts(self, ask_names_target: bool) -> Facts:
+        """What routing may know. Local engines are asked only when the request leaves the choice open."""
+        usable: dict[str, str] = {}
+        if not ask_names_target and self.catalog.default_model is None:
+            health = await self.health()
+            usable = {
+                name: model
+                for name, (state, models) in health.items()
+                if state == "ready" and name != ECHO and (model := self._default_model(name, models)) is not None
+            }
+        defaults = {name: row.default_model for name, row in self.catalog.providers.items()}
+        return Facts(defaults, self.catalog.default_model, usable)
+
+    def _default_model(self, name: str, models: list[str]) -> str | None:
+        return self.catalog.providers[name].default_model or (models[0] if models else None)
+
+    async def health(self) -> dict[str, tuple[Health, list[str]]]:
+        """Of each provider, whether it could be called, and the models that it is known to have."""
+        found: dict[str, tuple[Health, list[str]]] = {}
+
+        async def ask(row: ProviderRow) -> None:
+            models = await self._http(row).models()
+            found[row.name] = ("unreachable", []) if models is None else ("ready", models)
+
+        async with anyio.create_task_group() as group:
+            for name, row in self.catalog.providers.items():
+                if row.local:
+                    group.start_soon(ask, row)
+                else:
+                    known = dict.fromkeys([*([row.default_model] if row.default_model else []), *row.models])
+                    found[name] = ("ready" if self._keys[name].present else "no_key", list(known))
+        return {name: found[name] for name in self.catalog.providers}
