@@ -1,6 +1,7 @@
 """Reads and checks a configuration: TOML in, providers and limits out, or every problem with its key path."""
 
 import os
+import re
 import stat
 import tomllib
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from llmd.transports.tcp import loopback_address
 from llmd.validation import explain
 
 CONFIG_BYTES_MAX = 2**20
+
+_PROVIDER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Config(Struct, frozen=True):
@@ -91,7 +94,11 @@ def _type_problems(data: dict[str, Any]) -> list[str]:
         models = provider.get("models") if isinstance(provider, dict) else None
         for model, facts in models.items() if isinstance(models, dict) else ():
             tables.append((f"{path}.models.{_quoted(model)}", facts, ModelSettings))
-    problems = []
+    problems = [
+        f"providers.{_quoted(name)}: expected a name of letters, digits, `.`, `_` and `-`, at most 64"
+        for name in (providers if isinstance(providers, dict) else ())
+        if not _PROVIDER_NAME.fullmatch(name)
+    ]
     for path, table, kind in tables:
         nested = {Settings: "providers", ProviderSettings: "models"}.get(kind)
         own = (
@@ -113,7 +120,7 @@ def _problem(table: Any, kind: type[Struct]) -> Any:
     try:
         msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        return explain(error)
+        return explain(error, kind)
     return None
 
 

@@ -3,6 +3,7 @@
 import hmac
 import logging
 import os
+import resource
 import secrets
 import signal
 import time
@@ -86,6 +87,7 @@ class Daemon:
             *options.listen,
             *([self._config.settings.listen.tcp] if self._config.settings.listen.tcp else []),
         ]
+        _raise_descriptor_limit()
         with ExitStack() as stack:
             unix_socket = stack.enter_context(unix.bound(options.socket))
             inode = options.socket.stat().st_ino
@@ -162,11 +164,15 @@ class Daemon:
             task_status.started()
             async for number in signals:
                 if number != signal.SIGHUP:
-                    log.info("stopping: %s", number.name)
-                    self._stop.set()
+                    self._begin_stop(number.name)
                     continue
                 with suppress(LLMError):  # told in the log, and nothing has changed
                     await self._reload()
+
+    def _begin_stop(self, reason: str) -> None:
+        self._hub.draining = True
+        self._stop.set()
+        log.info("stopping: %s", reason)
 
     async def _watch(self, inode: int) -> None:
         """End a daemon that nobody calls any more, or nobody can."""
@@ -179,14 +185,12 @@ class Daemon:
                 here = False
             idle = not hub.in_flight and anyio.current_time() - hub.last_call >= self._options.idle_exit_s
             if idle or not here:
-                log.info("stopping: %s", "nobody has called for a while" if idle else "the socket is gone")
-                self._stop.set()
+                self._begin_stop("nobody has called for a while" if idle else "the socket is gone")
                 return
 
     async def _drain(self) -> None:
         """Finish what is in flight, cancel what takes too long, and let the answers out."""
         hub = self._hub
-        hub.draining = True
         with anyio.move_on_after(self._limits().drain_ms / 1000):
             await hub.idle()
         with anyio.move_on_after(GOODBYE_S):
@@ -194,6 +198,13 @@ class Daemon:
                 session.cancel_calls()
                 session.end()
             await hub.empty()
+
+
+def _raise_descriptor_limit() -> None:
+    """A connection takes a descriptor and so does an upstream call: take what the system allows, not the shell's habit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):  # macOS allows less than it says
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _warm_up() -> None:

@@ -23,7 +23,7 @@ class Key:
         self._settings = settings
         self._env = env
         self._value: str | None = None
-        self._renewed = False
+        self._reading = anyio.Lock()
 
     def __repr__(self) -> str:
         return "<Key>"
@@ -41,23 +41,20 @@ class Key:
 
     async def get(self) -> str | None:
         """The key, None where the provider needs none. Raises KeyUnavailable."""
-        if self._value is None and self._settings is not None:
-            self._value = _clean(await self._read(self._settings))
-        return self._value
+        if self._settings is None:
+            return None
+        async with self._reading:  # a command runs once, however many calls wait for it
+            if self._value is None:
+                self._value = _clean(await self._read(self._settings))
+            return self._value
 
-    def renew(self) -> bool:
-        """The provider refused the key: True if it came from a command, which then runs again, once until it works."""
-        if self._renewed or self._settings is None or self._settings.command is None:
+    def renew(self, refused: str | None) -> bool:
+        """The provider refused this key: True if `get` may give another, as a command that runs again does."""
+        if self._settings is None or self._settings.command is None:
             return False
-        self._renewed, self._value = True, None
+        if self._value == refused:  # else another call has renewed it since
+            self._value = None
         return True
-
-    def worked(self) -> None:
-        self._renewed = False
-
-    def redact(self, text: str) -> str:
-        """`text` without the key."""
-        return text.replace(self._value, "[key]") if self._value else text
 
     def _path(self, settings: KeySettings) -> Path | None:
         if settings.file is not None:

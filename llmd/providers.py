@@ -5,6 +5,7 @@ at 100 calls in flight and leaks its slots when calls are cancelled. Whether any
 what it may have cost, so the mapping of errors is exact: only a failed connect is a ConnectError or ConnectTimeout.
 """
 
+import ipaddress
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator
@@ -23,7 +24,7 @@ import yarl
 import llmd
 from llmd.chat import Chat
 from llmd.core.rows import ModelRow
-from llmd.dialects.base import Dialect, Emit, Failure, HttpCall, Outcome
+from llmd.dialects.base import Answer, Dialect, Emit, Failure, HttpCall, Outcome, Told
 from llmd.keys import Key, KeyUnavailable
 
 CONNECT_TIMEOUT_S = 15.0  # DNS, TCP and TLS together
@@ -31,8 +32,8 @@ IDLE_TIMEOUT_S = 120.0  # between two pieces of a stream
 KEEPALIVE_S = 15.0
 RESPONSE_BYTES_MAX = 64 * 2**20
 MODEL_LIST_TIMEOUT_S = 2.0
-
-_LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+MODEL_LIST_BYTES_MAX = 4 * 2**20
+DECODED_AT_ONCE_BYTES = 16 * 1024
 
 
 class _Body(httpx.AsyncByteStream):
@@ -44,7 +45,9 @@ class _Body(httpx.AsyncByteStream):
     async def __aiter__(self) -> AsyncIterator[bytes]:
         try:
             async for chunk in self._response.content.iter_any():
-                yield chunk
+                # A compressed byte can be a thousand decoded ones: few at a time, so that the reader can stop.
+                for at in range(0, len(chunk), DECODED_AT_ONCE_BYTES):
+                    yield chunk[at : at + DECODED_AT_ONCE_BYTES]
         except Exception as error:
             raise _translated(error) from error
 
@@ -153,48 +156,54 @@ class HttpProvider:
         async with AsyncExitStack() as stack:
             if self._queue is not None:
                 await stack.enter_async_context(self._queue)
-            outcome = await self._send_once(call, emit)
-            if isinstance(outcome, Failure) and outcome.http_status == 401 and self._key.renew():
-                outcome = await self._send_once(call, emit)
-            if not isinstance(outcome, Failure):
-                self._key.worked()
-            elif outcome.provider_text is not None:
-                text = self._key.redact(outcome.provider_text)[:1000]
-                outcome = msgspec.structs.replace(outcome, provider_text=text)
+            try:
+                key = await self._key.get()
+                outcome = await self._send_once(call, emit, key)
+                if isinstance(outcome, Failure) and outcome.http_status == 401 and self._key.renew(key):
+                    key = await self._key.get()
+                    outcome = await self._send_once(call, emit, key)
+            except KeyUnavailable as error:
+                return Failure(kind="upstream_auth", message=str(error), billed="no")
+            if isinstance(outcome, Failure) and outcome.provider_text is not None:
+                text = outcome.provider_text.replace(key, "[key]") if key else outcome.provider_text
+                outcome = msgspec.structs.replace(outcome, provider_text=text[:1000])
             return outcome
 
     async def models(self) -> list[str] | None:
         """The ids of the models that it says it has, None if it does not answer in time."""
         try:
             with anyio.fail_after(MODEL_LIST_TIMEOUT_S):
-                request = await self._authorized("GET", self._base_url.rstrip("/") + "/models", {}, b"", None)
+                key = await self._key.get()
+                request = self._authorized("GET", self._base_url.rstrip("/") + "/models", {}, b"", key, None)
                 response = await self._transport.handle_async_request(request)
+                body = bytearray()
                 try:
-                    body = b"".join([chunk async for chunk in response.aiter_bytes()])
+                    async for chunk in response.aiter_bytes():
+                        body += chunk
+                        if len(body) > MODEL_LIST_BYTES_MAX:
+                            return None
                 finally:
                     await response.aclose()
             return [model.id for model in msgspec.json.decode(body, type=_ModelList).data]
-        except (httpx.HTTPError, TimeoutError, KeyUnavailable, msgspec.DecodeError, UnicodeDecodeError):
+        except (httpx.HTTPError, TimeoutError, KeyUnavailable):
+            return None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # something else lives at that port
             return None
 
-    async def _authorized(
-        self, method: str, url: str, headers: dict[str, str], body: bytes, idle_s: float | None
+    def _authorized(
+        self, method: str, url: str, headers: dict[str, str], body: bytes, key: str | None, idle_s: float | None
     ) -> httpx.Request:
-        key = await self._key.get()
         all_headers = {"user-agent": f"llmd/{llmd.__version__}", **headers}
         if key is not None:
             all_headers[self._dialect.auth_header] = self._dialect.auth_prefix + key
         extensions = {"proxy": self._proxy, "idle_s": idle_s}
         return httpx.Request(method, url, headers=all_headers, content=body, extensions=extensions)
 
-    async def _send_once(self, call: HttpCall, emit: Emit | None) -> Outcome:
+    async def _send_once(self, call: HttpCall, emit: Emit | None, key: str | None) -> Outcome:
         # A compressed stream would be held back until a block of it is full.
         headers = {**call.headers, "accept-encoding": "identity" if call.stream else "gzip, deflate"}
         idle_s = IDLE_TIMEOUT_S if call.stream else None
-        try:
-            request = await self._authorized("POST", call.url, headers, call.body, idle_s)
-        except KeyUnavailable as error:
-            return Failure(kind="upstream_auth", message=str(error), billed="no")
+        request = self._authorized("POST", call.url, headers, call.body, key, idle_s)
         try:
             response = await self._transport.handle_async_request(request)
         except (httpx.ConnectError, httpx.ConnectTimeout):
@@ -210,7 +219,9 @@ class HttpProvider:
 
     async def _read(self, call: HttpCall, response: httpx.Response, emit: Emit | None) -> Outcome:
         reader = self._dialect.reader(call, response.status_code, response.headers)
-        read, cut = 0, False
+        if "," in response.headers.get("content-encoding", ""):
+            return Failure(kind="upstream_invalid", message="the provider compressed its answer more than once")
+        read, told = 0, Told()
         try:
             async for chunk in response.aiter_bytes():
                 read += len(chunk)
@@ -218,13 +229,22 @@ class HttpProvider:
                     return Failure(kind="upstream_invalid", message="the provider's answer is longer than 64 MiB")
                 for delta in reader.feed(chunk):
                     if emit is not None:
+                        told.note(delta)
                         await emit(delta)
         except httpx.ReadTimeout:
-            seconds = f"{IDLE_TIMEOUT_S:.0f} s"
-            return Failure(kind="upstream_unavailable", message=f"the provider's stream said nothing for {seconds}")
+            # Some hold the connection open behind a complete answer.
+            outcome = reader.end(cut=True)
+            if isinstance(outcome, Failure):
+                seconds = f"{IDLE_TIMEOUT_S:.0f} s"
+                return Failure(kind="upstream_unavailable", message=f"the provider's stream said nothing for {seconds}")
         except httpx.HTTPError:  # broke off, or cannot be decoded
-            cut = True
-        return reader.end(cut)
+            outcome = reader.end(cut=True)
+        else:
+            outcome = reader.end(cut=False)
+        if emit is not None and isinstance(outcome, Answer):
+            for delta in told.rest(outcome):
+                await emit(delta)
+        return outcome
 
 
 class _Listed(msgspec.Struct):
@@ -239,6 +259,13 @@ def _proxy(base_url: str) -> str | None:
     """The proxy that the environment names for this address; this machine itself is never behind one."""
     url = urlsplit(base_url)
     host = url.hostname or ""
-    if host in _LOOPBACK or urllib.request.proxy_bypass(host):
+    if _is_loopback(host) or urllib.request.proxy_bypass(host):
         return None
     return urllib.request.getproxies().get(url.scheme)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

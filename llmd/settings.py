@@ -105,6 +105,6 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     """
 
     default_model: Name | None = None
-    providers: dict[Annotated[str, Meta(pattern="^[A-Za-z0-9._-]{1,64}$")], ProviderSettings] = {}
+    providers: dict[str, ProviderSettings] = {}
     listen: ListenSettings = ListenSettings()
     limits: Limits = Limits()

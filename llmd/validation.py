@@ -1,38 +1,20 @@
 """What is wrong with a value that does not fit its type: where, and what was expected, in llmd's own words."""
 
 import re
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
-_PATH = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>[$][^`]*)`)?", re.S)
-_RULES: list[tuple[re.Pattern[str], Callable[[re.Match[str], str], "Problem"]]] = [
-    (
-        re.compile(r"Object contains unknown field `(.*)`", re.S),
-        lambda found, path: Problem(_join(path, found[1][:128]), "unknown: there is no such member"),
-    ),
-    (
-        re.compile(r"Object missing required field `(.*)`", re.S),
-        lambda found, path: Problem(_join(path, found[1]), "missing"),
-    ),
-    (
-        re.compile(r"Expected `(.*)`, got `(.*)`"),
-        lambda found, path: Problem(path, f"expected {_type(found[1])}, got {_type(found[2])}"),
-    ),
-    (
-        re.compile(r"Expected `(.*?)` (.*)", re.S),
-        lambda found, path: Problem(path, f"expected {_type(found[1])} {found[2]}"),
-    ),
-    (
-        re.compile(r"Invalid (enum )?value .*", re.S),
-        lambda found, path: Problem(path, "not one of the values that are allowed here"),
-    ),
-    (
-        re.compile(r"(Integer|Number) .*out of range", re.S),
-        lambda found, path: Problem(path, "the number is out of range"),
-    ),
-]
+_FOUND = re.compile(r"(?P<what>.*?)(?: - at `(?P<path>[$][^`]*)`)?", re.S)
+_STEP = re.compile(r"[^.\[\]]+|\[[^\]]*\]")
+_TYPES = {
+    "str": "a string",
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "array": "an array",
+    "object": "an object",
+}
 
 
 class Problem(NamedTuple):
@@ -45,23 +27,67 @@ class Problem(NamedTuple):
         return f"{self.path}: {self.message}" if self.path else self.message
 
 
-def explain(error: msgspec.ValidationError, prefix: str = "") -> Problem:
-    """The problem behind msgspec's error; `prefix` is the path of the value that was being decoded."""
-    found = _PATH.fullmatch(str(error))
+def explain(error: msgspec.ValidationError, kind: Any) -> Problem:
+    """The problem behind msgspec's error about a value that should have been a `kind`."""
+    found = _FOUND.fullmatch(str(error))
     assert found is not None, "the pattern matches every string"
-    path = _join(prefix, (found["path"] or "$")[1:].replace("[...]", "").removeprefix("."))
-    for pattern, problem in _RULES:
-        if match := pattern.fullmatch(found["what"]):
-            return problem(match, path)
+    path = (found["path"] or "$")[1:].removeprefix(".")
+    shown = path.replace("[...]", "")
+    what = found["what"]
+    if match := re.fullmatch(r"Object contains unknown field `(.*)`", what, re.S):
+        return Problem(_join(shown, match[1][:128]), f"there is no such member; there are: {_known(kind, path)}")
+    if match := re.fullmatch(r"Object missing required field `(.*)`", what, re.S):
+        return Problem(_join(shown, match[1]), "missing")
+    if match := re.fullmatch(r"Expected `(.*)`, got `(.*)`", what):
+        return Problem(shown, f"expected {_type(match[1])}, got {_type(match[2])}")
+    if match := re.fullmatch(r"Expected `(.*?)` (.*)", what, re.S):
+        return Problem(shown, f"expected {_type(match[1])} {match[2]}")
+    if re.match(r"Invalid (enum )?value ", what):
+        return Problem(shown, f"expected {_allowed(kind, path)}")
+    if "out of range" in what:
+        return Problem(shown, "the number is out of range")
     # Only checks of our own raise with words of their own (ValueError in __post_init__).
-    return Problem(path, found["what"])
+    return Problem(shown, what)
 
 
 def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path and name and not name.startswith("[") else path + name
+    return f"{path}.{name}" if path else name
 
 
 def _type(name: str) -> str:
-    names = {"str": "a string", "int": "an integer", "float": "a number", "bool": "true or false"}
-    names |= {"array": "an array", "object": "an object"}
-    return " or ".join(names.get(one, one) for one in name.split(" | "))
+    return " or ".join(_TYPES.get(one, one) for one in name.split(" | "))
+
+
+def _known(kind: Any, path: str) -> str:
+    members = {name for schema in _schemas(kind, path) for name in schema.get("properties", {})}
+    return ", ".join(sorted(members)) or "none"
+
+
+def _allowed(kind: Any, path: str) -> str:
+    """The values that may stand at `path`, as in `"refuse" or "clamp"`."""
+    values: list[Any] = []
+    for schema in _schemas(kind, path):
+        values += schema.get("enum", [schema["const"]] if "const" in schema else [])
+    return " or ".join(msgspec.json.encode(value).decode() for value in dict.fromkeys(values)) or "another value"
+
+
+def _schemas(kind: Any, path: str) -> list[dict[str, Any]]:
+    """The JSON Schemas that could apply at `path`: more than one below a union."""
+    (top,), components = msgspec.json.schema_components([kind], ref_template="{name}")
+
+    def alternatives(schema: dict[str, Any]) -> list[dict[str, Any]]:
+        if "$ref" in schema:
+            return alternatives(components[schema["$ref"]])
+        return [one for branch in schema["anyOf"] for one in alternatives(branch)] if "anyOf" in schema else [schema]
+
+    found = alternatives(top)
+    for step in _STEP.findall(path):
+        inner = [_below(schema, step) for schema in found]
+        found = [one for schema in inner if schema is not None for one in alternatives(schema)]
+    return found
+
+
+def _below(schema: dict[str, Any], step: str) -> dict[str, Any] | None:
+    name = "additionalProperties" if step == "[...]" else "items" if step.startswith("[") else None
+    inner = schema.get(name) if name else schema.get("properties", {}).get(step)
+    return inner if isinstance(inner, dict) else None

@@ -129,7 +129,10 @@ class FrameDecoder(Generic[T]):
             if self._line_start and (message := self._whole_line()) is not None:
                 return message
             self._line_start = False
-        return self._scan()
+        end = self._scan()
+        if end is None:
+            return self._too_large() if len(self._buffer) > self.limit else None
+        return self._end_value(end)
 
     def _leading_newline(self) -> bool:
         """Drop white space; True if a newline was in it."""
@@ -157,13 +160,14 @@ class FrameDecoder(Generic[T]):
             del self._buffer[: end + 1]
         return message
 
-    def _scan(self) -> T | Fault | None:
+    def _scan(self) -> int | None:
+        """The end of the value that has begun, or of the line that leaves it open; None where neither has come."""
         buffer, at, depth, in_string = self._buffer, self._at, self._depth, self._in_string
         while (found := (_INSIDE_STRING if in_string else _OUTSIDE_STRING).search(buffer, at)) is not None:
             at = found.end()
             byte = buffer[at - 1]
             if byte == 0x0A:
-                return self._end_value(at, open_at_newline=True)
+                return at
             if byte == 0x22:
                 in_string = not in_string
             elif byte == 0x5C:
@@ -177,13 +181,15 @@ class FrameDecoder(Generic[T]):
             else:
                 depth -= 1
                 if depth == 0:
-                    return self._end_value(at, open_at_newline=False)
+                    return at
         else:
             at = len(buffer)
         self._at, self._depth, self._in_string = at, depth, in_string
-        return self._too_large() if len(buffer) > self.limit else None
+        return None
 
-    def _end_value(self, end: int, open_at_newline: bool) -> T | Fault:
+    def _end_value(self, end: int) -> T | Fault:
+        # How deep a value may nest depends on how deep the stack is: parse is called from here as from _whole_line.
+        open_at_newline = self._buffer[end - 1] == 0x0A
         self._at, self._depth, self._in_string = 0, 0, False
         if end - open_at_newline > self.limit:
             return self._too_large()

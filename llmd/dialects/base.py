@@ -7,9 +7,10 @@ does no I/O and never sees a key.
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Literal, Protocol
 
-from msgspec import Struct
+import msgspec
+from msgspec import UNSET, Struct
 
-from llmd.chat import Chat, Delta, FinishReason, ToolCall, Usage
+from llmd.chat import Chat, Delta, FinishReason, ToolCall, ToolCallDelta, Usage
 from llmd.core.rows import ModelRow
 
 Emit = Callable[[Delta], Awaitable[None]]
@@ -73,6 +74,31 @@ class Failure(Struct, frozen=True, kw_only=True):
 
 
 Outcome = Answer | Failure
+
+
+class Told:
+    """How much of an answer its deltas have told: not all, where a provider was asked for a stream and sent none."""
+
+    def __init__(self) -> None:
+        self._text = 0
+        self._reasoning = 0
+        self._calls = False
+
+    def note(self, delta: Delta) -> None:
+        self._text += len(delta.text or "")
+        self._reasoning += len(delta.reasoning or "")
+        self._calls = self._calls or delta.tool_call is not UNSET
+
+    def rest(self, answer: Answer) -> list[Delta]:
+        deltas = []
+        if reasoning := (answer.reasoning or "")[self._reasoning :]:
+            deltas.append(Delta(reasoning=reasoning))
+        if text := answer.text[self._text :]:
+            deltas.append(Delta(text=text))
+        for index, call in enumerate(answer.tool_calls if not self._calls else []):
+            arguments = msgspec.json.encode(call.arguments).decode()
+            deltas.append(Delta(tool_call=ToolCallDelta(index, call.id, call.name, arguments)))
+        return deltas
 
 
 class Reader(Protocol):

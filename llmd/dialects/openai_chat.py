@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from llmd.chat import (
+    AMOUNT_MAX,
     Chat,
     Delta,
     FilePart,
@@ -88,7 +89,7 @@ class OpenAIChat:
     def reader(self, call: HttpCall, status: int, headers: Headers) -> "ErrorReader | BodyReader | StreamReader":
         if status != 200:
             return ErrorReader(status, headers)
-        if headers.get("content-type", "").startswith("text/event-stream"):
+        if headers.get("content-type", "").lower().startswith("text/event-stream"):
             return StreamReader(headers)
         return BodyReader(headers)
 
@@ -157,7 +158,7 @@ class _Usage(Struct):
     @property
     def cached(self) -> int:
         details = self.prompt_tokens_details or _Details()
-        return max(0, details.cached_tokens or self.prompt_cache_hit_tokens or self.num_cached_tokens or 0)
+        return _amount(details.cached_tokens or self.prompt_cache_hit_tokens or self.num_cached_tokens)
 
 
 class _Function(Struct):
@@ -234,6 +235,7 @@ class _Assembly:
     def __init__(self, headers: Headers) -> None:
         self.headers = headers
         self.failure: Failure | None = None
+        self.chosen = False  # whether anything of an answer has come
         self.finish: str | None = None
         self.usage: Usage | None = None
         self._model: str | None = None
@@ -254,6 +256,7 @@ class _Assembly:
         for choice in reply.choices or []:
             if choice.index != 0:
                 continue
+            self.chosen = True
             self.finish = choice.finish_reason or self.finish
             said = choice.message or choice.delta  # Perplexity sends an empty delta beside the message
             if said is not None:
@@ -347,7 +350,7 @@ class BodyReader:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return _invalid("the provider's answer is not a chat completion", headers)
         self._assembly.take(reply)
-        if self._assembly.failure is None and not reply.choices:
+        if self._assembly.failure is None and not self._assembly.chosen:
             return _invalid("the provider's answer holds no choice", headers, self._assembly.usage)
         return self._assembly.outcome()
 
@@ -375,11 +378,8 @@ class StreamReader:
         try:
             return self._assembly.take(_decode_reply(data))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            self._assembly.failure = _invalid(
-                "the provider's stream holds what is not a chunk",
-                self._assembly.headers,
-                self._assembly.usage,
-            )
+            # Usage told so far, as some tell it with every chunk, is not what the whole will cost.
+            self._assembly.failure = _invalid("the provider's stream holds what is not a chunk", self._assembly.headers)
             return []
 
     def end(self, cut: bool) -> Outcome:
@@ -390,6 +390,8 @@ class StreamReader:
         whole = self._done or (assembly.finish is not None and assembly.usage is not None)
         if assembly.failure is None and not whole:
             return _invalid("the provider's stream broke off before its end", assembly.headers)
+        if assembly.failure is None and not assembly.chosen:
+            return _invalid("the provider's stream holds no choice", assembly.headers, assembly.usage)
         return assembly.outcome()
 
 
@@ -418,16 +420,21 @@ def _arguments(text: str) -> dict[str, Any] | None:
 
 def _usage(usage: _Usage) -> Usage | None:
     """Usage in llmd's arithmetic; None where the provider sent zeros for a call that it served."""
-    asked, answered = max(0, usage.prompt_tokens or 0), max(0, usage.completion_tokens or 0)
+    asked, answered = _amount(usage.prompt_tokens), _amount(usage.completion_tokens)
     if asked + answered == 0:
         return None
-    thought = (usage.completion_tokens_details or _Details()).reasoning_tokens or 0
+    thought = _amount((usage.completion_tokens_details or _Details()).reasoning_tokens)
     if usage.total_tokens is not None and usage.total_tokens == asked + answered + thought:
-        answered += thought  # xAI counts reasoning beside the completion, and says so in its total
+        answered = _amount(answered + thought)  # xAI counts reasoning beside the completion, as its total says
     return Usage(
         input_tokens=asked,
         output_tokens=answered,
-        total_tokens=asked + answered,
+        total_tokens=_amount(asked + answered),
         cache_read_tokens=usage.cached,
-        reasoning_tokens=max(0, thought),
+        reasoning_tokens=thought,
     )
+
+
+def _amount(tokens: int | None) -> int:
+    """A count as a provider tells it, within what llmd may say."""
+    return min(max(0, tokens or 0), AMOUNT_MAX)

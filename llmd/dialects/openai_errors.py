@@ -130,7 +130,7 @@ def retry_after_s(headers: Headers) -> float | None:
         if seconds is None and value is not None and "date" in headers:
             try:
                 seconds = (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds()
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, OverflowError):
                 seconds = None
     return min(seconds, RETRY_AFTER_MAX_S) if seconds is not None and seconds > 0 else None
 

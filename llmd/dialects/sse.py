@@ -22,6 +22,7 @@ class SSEDecoder:
         self._name = b""
         self._data: list[bytes] = []
         self._size = 0
+        self._first = True  # no line has ended yet
         self._pieces: list[bytes] = []  # of a line that has not ended
         self._pieces_size = 0
 
@@ -54,6 +55,8 @@ class SSEDecoder:
         return []
 
     def _line(self, line: bytes) -> Event | None:
+        if self._first:
+            line, self._first = line.removeprefix(b"\xef\xbb\xbf"), False
         if not line:
             return self._dispatch()
         field, _, value = line.partition(b":")

@@ -71,11 +71,11 @@ def _reply(method: str, result: Result) -> Reply:
 def _bind_now(service: Service, method: Method) -> Callable[[Context, Raw | None], Result]:
     run = method.now
     assert run is not None
-    decode = msgspec.json.Decoder(method.params).decode
+    decoder = msgspec.json.Decoder(method.params)
 
     def call(ctx: Context, raw: Raw | None) -> Result:
         try:
-            return Success(msgspec.json.encode(run(service, _params(decode, raw), ctx)))
+            return Success(msgspec.json.encode(run(service, _params(decoder, raw), ctx)))
         except Exception as error:
             return _failed(error)
 
@@ -85,18 +85,18 @@ def _bind_now(service: Service, method: Method) -> Callable[[Context, Raw | None
 def _bind_run(service: Service, method: Method) -> Callable[[Context, Raw | None], Coroutine[Any, Any, Result]]:
     run: Callable[[Service, Any, Context], Awaitable[Any]] | None = method.run
     assert run is not None
-    decode = msgspec.json.Decoder(method.params).decode
+    decoder = msgspec.json.Decoder(method.params)
 
     async def call(ctx: Context, raw: Raw | None) -> Result:
         try:
-            return Success(msgspec.json.encode(await run(service, _params(decode, raw), ctx)))
+            return Success(msgspec.json.encode(await run(service, _params(decoder, raw), ctx)))
         except Exception as error:
             return _failed(error)
 
     return call
 
 
-def _params(decode: Callable[[Raw], Any], raw: Raw | None) -> Any:
+def _params(decoder: msgspec.json.Decoder[Any], raw: Raw | None) -> Any:
     if raw is None:
         raw = _NO_PARAMS
     elif memoryview(raw)[0] == ord("["):
@@ -104,9 +104,9 @@ def _params(decode: Callable[[Raw], Any], raw: Raw | None) -> Any:
             raise LLMError("invalid_params", "params go by name: send an object")
         raw = _NO_PARAMS
     try:
-        return decode(raw)
+        return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        problem = explain(error)
+        problem = explain(error, decoder.type)
         raise LLMError("invalid_params", str(problem), path=problem.path) from None
     except (msgspec.DecodeError, RecursionError):
         raise LLMError("invalid_params", "the params hold a number or a nesting beyond what is read") from None

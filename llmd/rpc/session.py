@@ -137,6 +137,10 @@ class Session:
     async def run(self) -> None:
         """Serve until the connection ends. Raises nothing but cancellation."""
         hub = self._hub
+        if len(hub.sessions) >= self._limits.connections:
+            reason = f"the daemon has {self._limits.connections} connections"
+            self._refuse(LLMError("busy", reason, retry_after_ms=RETRY_AFTER_MS))
+            self._faulted = False
         hub.sessions.add(self)
         log.debug("connection %d: pid %s uid %s", self._number, self._peer.pid, self._peer.uid)
         try:

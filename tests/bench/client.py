@@ -1,0 +1,57 @@
+"""The cheapest client there is, a blocking socket: what is measured is the server."""
+
+import socket
+from pathlib import Path
+from time import perf_counter
+
+RECEIVE_BYTES = 256 * 1024
+TIMEOUT_S = 30
+
+
+class Lines:
+    """A connection on which every message is a line."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(TIMEOUT_S)
+        self._socket.connect(str(path))
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def one(self, request: bytes) -> bytes:
+        """The reply to one request, with nothing else in flight."""
+        self._socket.sendall(request)
+        reply = self._socket.recv(RECEIVE_BYTES)
+        while not reply.endswith(b"\n"):
+            reply += self._received()
+        return reply
+
+    def _received(self) -> bytes:
+        data = self._socket.recv(RECEIVE_BYTES)
+        if not data:
+            raise ConnectionError("the server closed the connection")
+        return data
+
+    def in_turn(self, request: bytes, count: int) -> float:
+        """Seconds for `count` requests, each sent when the one before it is answered."""
+        began = perf_counter()
+        for _ in range(count):
+            self.one(request)
+        return perf_counter() - began
+
+    def pipelined(self, requests: list[bytes], in_flight: int) -> float:
+        """Seconds for all of `requests`, `in_flight` of them under way as long as there are that many."""
+        sent, missing = min(in_flight, len(requests)), len(requests)
+        began = perf_counter()
+        self._socket.sendall(b"".join(requests[:sent]))
+        while missing:
+            answered = self._received().count(b"\n")
+            missing -= answered
+            if more := requests[sent : sent + answered]:
+                self._socket.sendall(b"".join(more))
+                sent += answered
+        return perf_counter() - began

@@ -1,0 +1,60 @@
+"""What tests of providers, dialects and the executor say over and over: a row, a request, a provider at a URL."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio
+
+from llmd.chat import Ask, Delta
+from llmd.core.rows import ModelRow
+from llmd.dialects import DIALECTS
+from llmd.dialects.base import HttpCall, Outcome
+from llmd.keys import Key
+from llmd.providers import AiohttpTransport, HttpProvider
+from llmd.settings import KeySettings
+
+DIALECT = DIALECTS["openai"]
+
+
+def row(base_url: str = "http://127.0.0.1:9/v1", **facts: Any) -> ModelRow:
+    return ModelRow(**{"provider": "work", "model": "m1", "dialect": "openai", "base_url": base_url, **facts})
+
+
+def ask(**params: Any) -> Ask:
+    return Ask(**({} if "messages" in params else {"prompt": "hello"}) | params)
+
+
+class Caller:
+    """One provider at `base_url`, and the deltas of what it was asked for."""
+
+    def __init__(self, provider: HttpProvider, base_url: str) -> None:
+        self.provider = provider
+        self.base_url = base_url
+        self.deltas: list[Delta] = []
+        self.first_delta = anyio.Event()
+
+    def call(self, stream: bool = False, **params: Any) -> HttpCall:
+        return self.provider.request(ask(**params), row(self.base_url), None, stream)
+
+    async def send(self, stream: bool = False) -> Outcome:
+        return await self.provider.send(self.call(stream), self._emit if stream else None)
+
+    async def _emit(self, delta: Delta) -> None:
+        self.deltas.append(delta)
+        self.first_delta.set()
+
+    @property
+    def text(self) -> str:
+        return "".join(delta.text or "" for delta in self.deltas)
+
+
+@asynccontextmanager
+async def caller(
+    base_url: str,
+    key: KeySettings | None = None,
+    env: Mapping[str, str] | None = None,
+    max_concurrency: int | None = None,
+) -> AsyncIterator[Caller]:
+    async with AiohttpTransport() as transport:
+        yield Caller(HttpProvider(DIALECT, Key(key, env or {}), transport, base_url, max_concurrency), base_url)

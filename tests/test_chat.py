@@ -1,0 +1,52 @@
+"""The shapes of the contract: what is refused on the way in, and that all members are there on the way out."""
+
+import msgspec
+import pytest
+
+from llmd.chat import AMOUNT_MAX, Ask, Completion, Message, TextPart, ToolCallPart
+
+
+def ask(**members: object) -> Ask:
+    return msgspec.convert({"prompt": "hi", **members}, Ask)
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"messages": [{"role": "user", "content": "x"}]},  # beside the prompt
+        {"prompt": None},
+        {"max_tokens": 0},
+        {"max_tokens": AMOUNT_MAX + 1},
+        {"temperature": -0.1},
+        {"top_p": 1.5},
+        {"timeout_ms": 0},
+        {"wait_ms": -1},
+        {"seed": 2**63},
+        {"stream": ""},
+        {"stream": "x" * 129},
+        {"provider": "echo"},  # without a model
+        {"reasoning": {"effort": "low", "tokens": 1}},
+        {"tools": [{"name": "", "parameters": {}}]},
+        {"labels": {"a": None}},
+        {"budgets": "x"},
+    ],
+    ids=str,
+)
+def test_params_that_make_no_sense_are_refused(members: dict[str, object]) -> None:
+    with pytest.raises(msgspec.ValidationError):
+        ask(**members)
+
+
+def test_the_system_text_comes_first() -> None:
+    turns = ask(system="be brief").turns
+    assert [(turn.role, turn.text) for turn in turns] == [("system", "be brief"), ("user", "hi")]
+
+
+def test_the_text_of_a_message_is_that_of_its_text_parts() -> None:
+    message = Message("assistant", [TextPart("a"), ToolCallPart("1", "f", {}), TextPart("b")])
+    assert message.text == "a\nb"
+
+
+def test_every_member_of_a_completion_is_always_written() -> None:
+    assert Completion.__struct_config__.omit_defaults is False
+    assert len(Completion.__struct_fields__) == 16

@@ -1,0 +1,96 @@
+"""A daemon's life: it answers, keeps its limits, drains, and starts again on the same path."""
+
+import json
+import signal
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.support.daemon import RunningDaemon, running_daemon
+
+SLOW = """
+[providers.slow]
+dialect = "echo"
+latency_ms = 700
+
+[providers.stuck]
+dialect = "echo"
+latency_ms = 600000
+
+[limits]
+connections = 3
+drain_ms = {drain_ms}
+"""
+
+
+def request(number: int, method: str, **params: object) -> str:
+    return json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
+
+
+def wait_for_stopping(daemon: RunningDaemon) -> None:
+    while "stopping: SIGTERM" not in daemon.log.read_text():
+        pass
+
+
+def test_a_stop_finishes_what_is_in_flight_and_refuses_what_comes(tmp_path: Path) -> None:
+    with running_daemon(tmp_path, config=SLOW.format(drain_ms=20_000)) as daemon, daemon.wire() as wire:
+        wire.send(request(1, "execute", model="slow/x", prompt="late"))
+        wire.send(request(2, "ping"))
+        assert wire.receive()["id"] == 2
+        daemon.process.send_signal(signal.SIGTERM)
+        wait_for_stopping(daemon)
+        wire.send(request(3, "execute", model="slow/x", prompt="later"))
+        wire.send(request(4, "ping"))
+        refused, pong, done = wire.receive(), wire.receive(), wire.receive()
+        assert (refused["id"], refused["error"]["data"]["kind"]) == (3, "shutting_down")
+        assert (pong["id"], done["id"], done["result"]["text"]) == (4, 1, "late")
+        assert daemon.process.wait(20) == 0
+
+
+def test_what_does_not_finish_in_time_is_cancelled_and_answered(tmp_path: Path) -> None:
+    with running_daemon(tmp_path, config=SLOW.format(drain_ms=100)) as daemon, daemon.wire() as wire:
+        wire.send(request(1, "execute", model="stuck/x", prompt="never"))
+        wire.send(request(2, "ping"))
+        assert wire.receive()["id"] == 2
+        assert daemon.stop() == 0
+        error = wire.receive()["error"]
+        assert (error["code"], error["data"]["reason"]) == (-32800, "shutting_down")
+
+
+def test_a_stop_frees_the_path_at_once(tmp_path: Path) -> None:
+    with running_daemon(tmp_path) as daemon, daemon.wire():
+        daemon.process.send_signal(signal.SIGTERM)
+        assert daemon.process.wait(20) == 0
+    with running_daemon(tmp_path) as daemon, daemon.wire() as wire:
+        assert "result" in wire.call("ping")
+
+
+def test_after_a_kill_the_next_daemon_takes_the_path(tmp_path: Path) -> None:
+    with running_daemon(tmp_path) as daemon:
+        daemon.stop(signal.SIGKILL)
+        assert daemon.socket.exists()
+    with running_daemon(tmp_path) as daemon, daemon.wire() as wire:
+        assert "result" in wire.call("ping")
+
+
+def test_a_connection_too_many_is_told_busy_and_closed(tmp_path: Path) -> None:
+    with running_daemon(tmp_path, config=SLOW.format(drain_ms=100)) as daemon, ExitStack() as stack:
+        wires = [stack.enter_context(daemon.wire()) for _ in range(3)]
+        for wire in wires:
+            assert "result" in wire.call("ping")
+        with socket.socket(socket.AF_UNIX) as fourth:
+            fourth.connect(str(daemon.socket))
+            with fourth.makefile("rb") as reader:
+                assert json.loads(reader.readline())["error"]["data"]["kind"] == "busy"
+                assert reader.read() == b""
+        assert "result" in wires[0].call("ping")
+
+
+def test_no_prompt_reaches_the_log(tmp_path: Path) -> None:
+    with running_daemon(tmp_path, "--log-level", "debug") as daemon, daemon.wire() as wire:
+        wire.send(request(1, "execute", model="echo/echo", prompt="canary-prompt"))
+        assert wire.receive()["result"]["text"] == "canary-prompt"
+        daemon.stop()
+        log = daemon.log.read_text()
+    assert "echo/echo ok" in log
+    assert "canary" not in log
