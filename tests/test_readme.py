@@ -1,0 +1,94 @@
+"""The README's examples do what it says: every console session is run and compared, every configuration is loaded."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llmd import config
+from llmd.errors import KINDS
+from llmd.rpc import METHODS
+from tests.support.daemon import running_daemon
+from tests.transports.test_tcp import free_port
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+PORT = "9998"
+TOOLS = ("nc", "socat", "curl")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.S | re.M)
+
+
+def sessions() -> list[tuple[str, str]]:
+    """Each command of the console blocks with what it prints."""
+    entries = [entry for block in blocks("console") for entry in re.split(r"^\$ ", block, flags=re.M)[1:]]
+    return [(command, output) for command, _, output in (entry.partition("\n") for entry in entries)]
+
+
+SESSIONS = sessions()
+
+
+def run(command: str, port: int, directory: Path) -> str:
+    """What a shell prints for this command, its exit status last unless it is 0."""
+    shim = directory / "bin" / "llmd"
+    shim.parent.mkdir()
+    shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m llmd "$@"\n')
+    shim.chmod(0o755)
+    env = {**os.environ, "PATH": f"{shim.parent}:{os.environ['PATH']}"}
+    shell = ["bash", "-o", "pipefail", "-c", command.replace(PORT, str(port))]
+    done = subprocess.run(shell, env=env, capture_output=True, text=True, timeout=30, check=False)
+    status = f"[exit status {done.returncode}]\n" if done.returncode else ""
+    printed = done.stdout + done.stderr
+    return printed + ("" if printed.endswith("\n") else "\n") + status
+
+
+def test_there_are_examples() -> None:
+    assert len(SESSIONS) >= 10
+
+
+@pytest.mark.parametrize(("command", "expected"), SESSIONS, ids=[command for command, _ in SESSIONS])
+def test_a_console_session_prints_what_the_readme_says(tmp_path: Path, command: str, expected: str) -> None:
+    for tool in TOOLS:
+        if re.search(rf"\| {tool} ", command) and shutil.which(tool) is None:
+            pytest.skip(f"{tool} is not installed here; .ci/run installs it")
+    port = free_port()
+    with running_daemon(tmp_path, "--listen", f"tcp://127.0.0.1:{port}"):
+        printed = run(command, port, tmp_path)
+    pattern = re.escape(expected.replace("<BLANKLINE>\n", "\n")).replace(re.escape("..."), ".*?")
+    assert re.fullmatch(pattern, printed.replace("\r\n", "\n")), printed
+
+
+def test_the_first_command_runs_a_payload_through_a_daemon(tmp_path: Path) -> None:
+    command = blocks("sh")[0].strip()
+    install, _, call = command.partition(" && ")
+    assert install == "pip install ."
+    with running_daemon(tmp_path):
+        assert run(call, 0, tmp_path).startswith('{"text": "hello", "finish_reason": "stop"')
+
+
+@pytest.mark.parametrize("text", blocks("toml"))
+def test_a_configuration_in_the_readme_is_good(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(text)
+    file.chmod(0o600)
+    config.load(os.environ, file)
+
+
+def test_the_limits_are_told_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text(next(text for text in blocks("toml") if "[limits]" in text))
+    file.chmod(0o600)
+    assert config.load(os.environ, file).settings.limits == config.Settings().limits
+
+
+def test_every_method_and_every_kind_of_error_that_can_be_met_is_told() -> None:
+    for method in METHODS:
+        assert f"| `{method}` |" in README
+    later = {"idempotency_conflict", "outcome_unknown", "unpriced_model", "ledger_unavailable"}
+    for kind in set(KINDS) - later:
+        assert f"`{kind}`" in README or kind.startswith("budget_")
