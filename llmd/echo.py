@@ -57,8 +57,9 @@ class EchoProvider:
         text = "".join(kept) if cut else said
         if emit is not None:
             at = 0
-            for number, word in enumerate(kept, 1):
-                end = at + len(word) if number < len(kept) else len(text)
+            pieces = kept or ([text] if text else [])  # white space alone is no word, but is text
+            for number, piece in enumerate(pieces, 1):
+                end = at + len(piece) if number < len(pieces) else len(text)
                 await emit(Delta(text=text[at:end]))
                 at = end
         asked = sum(len(turn.text.split()) for turn in heard.turns)

@@ -90,7 +90,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     batch: Positive = 100
     in_flight: Positive = 256  # calls a connection
     connections: Positive = 1024
-    input_bytes: Positive = 256 * 2**20  # unfinished messages, all connections together
+    input_bytes: Positive = 256 * 2**20  # unfinished messages and calls in flight, all connections together
     output_bytes: Positive = 2**20  # a connection's replies waiting to be written, above which reading from it stops
     auth_bytes: Positive = 4096  # a message before auth
     auth_ms: Positive = 5000

@@ -41,7 +41,7 @@ def spawn(socket: Path, env: Mapping[str, str]) -> None:
             pass_fds=[report],
             start_new_session=True,
             cwd="/",
-            env=dict(env),
+            env=_environment(env),
         )
         os.close(report)
         report = -1
@@ -55,6 +55,12 @@ def spawn(socket: Path, env: Mapping[str, str]) -> None:
         os.close(output)
         if report >= 0:
             os.close(report)
+
+
+def _environment(env: Mapping[str, str]) -> dict[str, str]:
+    """The caller's, with its one path made absolute: the daemon works in /."""
+    config = env.get("LLMD_CONFIG")
+    return {**env, "LLMD_CONFIG": os.path.abspath(config)} if config else dict(env)
 
 
 def _last_line(log: Path) -> str:

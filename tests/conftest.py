@@ -13,6 +13,8 @@ from llmd.catalog import KNOWN
 
 DEADLINE_S = 60
 
+pytest_plugins = ["tests.support.engine"]
+
 settings.register_profile("quick", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("deep", settings.get_profile("quick"), max_examples=10_000)
 settings.load_profile("quick")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import anyio
 import anyio.lowlevel
@@ -10,7 +11,7 @@ import pytest
 from llmd.dialects.base import Answer
 from llmd.settings import KeySettings
 from tests.support.calls import Caller, caller
-from tests.support.upstream import OK, Exchange, Upstream, scripted
+from tests.support.upstream import Exchange, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -154,21 +155,19 @@ async def test_a_cancel_before_the_connection_stands_writes_nothing() -> None:
         assert len(upstream.requests) == 1
 
 
-async def test_a_cancel_ends_the_command_that_a_key_is_waited_for_from(tmp_path: object) -> None:
-    pid_file = f"{tmp_path}/pid"
-    key = KeySettings(
-        command=["/bin/sh", "-c", f'echo $$ > "{pid_file}.new"; mv "{pid_file}.new" "{pid_file}"; cat <&1']
-    )
+async def test_a_cancel_ends_the_command_that_a_key_is_waited_for_from(tmp_path: Path) -> None:
+    told, never = tmp_path / "told", tmp_path / "never"
+    os.mkfifo(told)
+    os.mkfifo(never)
+    key = KeySettings(command=["/bin/sh", "-c", f'echo $$ > "{told}"; exec cat "{never}"'])
 
     async def script(exchange: Exchange) -> None:
-        await exchange.reply(OK)
+        await exchange.reply()
 
     async with scripted(script) as upstream, caller(upstream.url, key) as made:
         async with anyio.create_task_group() as group:
             group.start_soon(made.send)
-            while not os.path.exists(pid_file):
-                await anyio.lowlevel.checkpoint()
+            process = await anyio.Path(told).read_text()
             group.cancel_scope.cancel()
-        with open(pid_file) as file:
-            assert not os.path.exists(f"/proc/{file.read().strip()}")
+        assert not await anyio.Path("/proc", process.strip()).exists()
         assert upstream.requests == []

@@ -1,19 +1,16 @@
 """The shell that carries calls: what it sends, what it never does, and how its calls share connections and keys."""
 
 import gzip
-import os
-import tracemalloc
 import zlib
 from pathlib import Path
 
 import anyio
 import pytest
 
-from llmd import providers
 from llmd.dialects.base import Answer, Failure
 from llmd.settings import KeySettings
 from tests.support.calls import caller
-from tests.support.upstream import OK, Exchange, Upstream, scripted
+from tests.support.upstream import OK, Exchange, scripted
 
 pytestmark = pytest.mark.anyio
 

@@ -310,8 +310,8 @@ class _Assembly:
         finish: FinishReason = _FINISH.get(self.finish or "", "other")
         if self._refusals:
             finish = "refusal"
-        elif calls and finish == "stop":
-            finish = "tool_calls"  # some copies say "stop" behind tool calls
+        elif calls and self.finish in ("stop", "", None):
+            finish = "tool_calls"  # some copies say "stop", or nothing, behind tool calls
         return Answer(
             text="".join(self._texts),
             finish_reason=finish,

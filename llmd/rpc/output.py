@@ -51,8 +51,9 @@ class Output:
             self._drained.set()
 
     async def room(self) -> None:
-        """Wait until no more than `high_water` bytes wait."""
-        await self._until(self._high_water)
+        """Wait until no more than `high_water` bytes wait; that is so already, most of the time."""
+        if self._size > self._high_water:
+            await self._until(self._high_water)
 
     async def flushed(self) -> None:
         """Wait until everything is written."""

@@ -71,11 +71,14 @@ class Hub:
         """Calls that are running, on all connections."""
         return self._in_flight
 
-    def begin(self) -> None:
+    def begin(self, size: int) -> None:
+        """A call with params of this many bytes starts."""
         self._in_flight += 1
+        self.input_bytes += size
 
-    def finish(self) -> None:
+    def finish(self, size: int) -> None:
         self._in_flight -= 1
+        self.input_bytes -= size
         self.last_call = anyio.current_time()
         if not self._in_flight:
             self._idle.set()
@@ -181,7 +184,7 @@ class Session:
                     if (fault := self._decoder.end()) is not None:
                         self._fault(fault)
                     return True
-                self._take_all(data)
+                await self._take_all(data)
                 self._count_input(self._decoder.buffered)
         if scope.cancelled_caught and not self._closing:
             self._refuse(LLMError("unauthorized", "no token came in time"))
@@ -192,14 +195,16 @@ class Session:
         hub = self._hub
         hub.input_bytes += buffered - self._counted
         self._counted = buffered
-        if hub.input_bytes > self._limits.input_bytes and buffered:
+        if hub.input_bytes > self._limits.input_bytes and buffered and not self._closing:
             self._refuse(LLMError("busy", "too many unfinished messages in all", retry_after_ms=RETRY_AFTER_MS))
 
-    def _take_all(self, data: bytes) -> None:
+    async def _take_all(self, data: bytes) -> None:
         for message in self._decoder.feed(data):
             if self._closing:
                 return
             self._take(message)
+            # One read may hold a thousand requests whose answers are a thousand times their size.
+            await self._output.room()
 
     def _take(self, message: jsonrpc.Message | Fault) -> None:
         if isinstance(message, Fault):
@@ -217,6 +222,8 @@ class Session:
             self._refuse(LLMError("too_large", f"a message is longer than {limit} bytes", limit=limit))
         elif fault is Fault.GARBLED:
             self._refuse(LLMError("parse_error", "neither JSON nor a Content-Length header"))
+        elif not self._authorized:
+            self._refuse(LLMError("parse_error", "this is not JSON"))
         else:
             self._send_error(jsonrpc.NULL_ID, LLMError("parse_error", "this is not JSON"), self._send)
 
@@ -268,8 +275,9 @@ class Session:
         elif self._hub.draining:
             self._answer(item, error_reply(LLMError("shutting_down", "the daemon is stopping")), send)
         elif self._in_flight >= self._limits.in_flight:
-            reason = f"{self._limits.in_flight} calls are in flight on this connection"
-            self._answer(item, error_reply(LLMError("busy", reason, retry_after_ms=RETRY_AFTER_MS)), send)
+            self._answer_busy(item, f"{self._limits.in_flight} calls are in flight on this connection", send)
+        elif self._hub.input_bytes + _size(item) > self._limits.input_bytes:
+            self._answer_busy(item, "the calls in flight hold too many bytes in all", send)
         else:
             self._start(item, send)
 
@@ -288,7 +296,7 @@ class Session:
         if call.id is not None:
             self._calls.setdefault(call.id, []).append(scope)
         self._in_flight += 1
-        self._hub.begin()
+        self._hub.begin(_size(call))
         self._group.start_soon(self._run_call, call, scope, send)
 
     async def _run_call(self, call: Call, scope: anyio.CancelScope, send: Send) -> None:
@@ -308,7 +316,7 @@ class Session:
                 if not scopes:
                     del self._calls[call.id]
             self._in_flight -= 1
-            self._hub.finish()
+            self._hub.finish(_size(call))
             if self._in_flight == 0:
                 self._idle.set()
 
@@ -322,6 +330,9 @@ class Session:
     def _answer(self, call: Call, reply: Reply, send: Send) -> None:
         if call.id is not None:
             send(jsonrpc.render_reply(call.id, reply.ok, reply.body))
+
+    def _answer_busy(self, call: Call, reason: str, send: Send) -> None:
+        self._answer(call, error_reply(LLMError("busy", reason, retry_after_ms=RETRY_AFTER_MS)), send)
 
     def _send_error(self, identifier: bytes, error: LLMError, send: Send) -> None:
         send(jsonrpc.render_reply(identifier, *error_reply(error)))
@@ -425,6 +436,10 @@ class _BatchReplies:
     def _send_if_whole(self) -> None:
         if self._sealed and not self._missing and self._replies:
             self._send(jsonrpc.render_batch(reply for reply in self._replies if reply is not None))
+
+
+def _size(call: Call) -> int:
+    return 0 if call.params is None else memoryview(call.params).nbytes
 
 
 def _nowhere(reply: bytes) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import traceback
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -22,7 +23,12 @@ async def accept_all(listener: SocketListener, connections: TaskGroup, serve: Ca
 
     async def one(stream: Any) -> None:
         async with stream:
-            await serve(stream)
+            try:
+                await serve(stream)
+            except Exception as error:
+                # A mistake of ours ends one connection, not the daemon. Its text may hold what a client sent.
+                trace = "".join(traceback.format_tb(error.__traceback__))
+                log.error("a connection failed: %s\n%s", type(error).__name__, trace)
 
     async with listener:
         while True:

@@ -9,10 +9,11 @@ import anyio
 from llmd.chat import Ask, Delta
 from llmd.core.rows import ModelRow
 from llmd.dialects import DIALECTS
-from llmd.dialects.base import HttpCall, Outcome
+from llmd.dialects.base import Failure, HttpCall, Outcome
 from llmd.keys import Key
 from llmd.providers import AiohttpTransport, HttpProvider
 from llmd.settings import KeySettings
+from tests.support.upstream import Script, scripted
 
 DIALECT = DIALECTS["openai"]
 
@@ -58,3 +59,17 @@ async def caller(
 ) -> AsyncIterator[Caller]:
     async with AiohttpTransport() as transport:
         yield Caller(HttpProvider(DIALECT, Key(key, env or {}), transport, base_url, max_concurrency), base_url)
+
+
+def failed(outcome: Outcome, kind: str, billed: str) -> Failure:
+    assert isinstance(outcome, Failure)
+    assert (outcome.kind, outcome.billed) == (kind, billed), outcome
+    assert outcome.usage is None
+    return outcome
+
+
+async def outcome_of(script: Script, stream: bool = False) -> Outcome:
+    async with scripted(script) as upstream, caller(upstream.url) as made:
+        outcome = await made.send(stream)
+        assert len(upstream.requests) == 1, "a POST was sent twice"
+        return outcome

@@ -12,17 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gguf
 import httpx
-import numpy as np
 import pytest
-import xllamacpp
 
 CONTEXT_TOKENS = 4096
 MODEL_NAME = "tiny"
 
 _WIDTH, _HEADS, _INNER, _LAYERS = 64, 4, 128, 2
-_WORDS = "the a cat dog sun moon ran saw was big red and then to in on with happy little home".split()
+_WORDS = ("the", "a", "cat", "dog", "sun", "moon", "ran", "saw", "was", "big", "red", "and", "then", "happy", "home")
 
 
 @dataclass
@@ -37,15 +34,24 @@ class Engine:
         answer: dict[str, Any] = response.json()
         return answer
 
-    def busy(self) -> bool:
-        """Whether its one slot is working."""
-        slots = httpx.get(self.url.removesuffix("/v1") + "/slots", trust_env=False).json()
-        return any(slot["is_processing"] for slot in slots)
+    def slot(self) -> dict[str, Any]:
+        """Its one slot: whether it `is_processing`, and under `n_prompt_tokens` all that it has read or said."""
+        response = httpx.get(self.url.removesuffix("/v1") + "/slots", trust_env=False)
+        (slot,) = response.json()
+        return dict(slot)
+
+    def said_when_free(self) -> int:
+        """Wait until the slot is free; how many tokens it has read and said by then."""
+        while (slot := self.slot())["is_processing"]:
+            pass
+        return int(slot["n_prompt_tokens"])
 
 
 @contextmanager
 def running(model: Path, port: int = 0) -> Iterator[Engine]:
     """llama.cpp's server with one slot; it stops when its object goes."""
+    import xllamacpp  # half a second, which only the tests that need it wait
+
     params = xllamacpp.CommonParams()
     params.model.path = str(model)
     params.model_alias = {MODEL_NAME}
@@ -85,6 +91,8 @@ def engine(engine_model: Path) -> Iterator[Engine]:
 
 
 def _lengthen(file: Path) -> None:
+    import gguf
+
     reader = gguf.GGUFReader(file, "r+")
     field = reader.fields["llama.context_length"]
     field.parts[field.data[0]][0] = CONTEXT_TOKENS
@@ -97,6 +105,9 @@ def write_model(file: Path) -> None:
     The first dimension of every token is the same and no layer changes it, so that its column of the output matrix is a
     bias: it keeps the model from saying control tokens and single bytes.
     """
+    import gguf
+    import numpy as np
+
     random = np.random.default_rng(7)
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL, *[gguf.TokenType.BYTE] * 256]
@@ -122,7 +133,7 @@ def write_model(file: Path) -> None:
     writer.add_eos_token_id(2)
     writer.add_unk_token_id(0)
 
-    def tensor(name: str, *shape: int) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def tensor(name: str, *shape: int) -> Any:
         values = random.normal(0, 1 / np.sqrt(shape[-1]), shape).astype(np.float32)
         if name.endswith(("attn_output.weight", "ffn_down.weight")):
             values[0] = 0

@@ -1,14 +1,15 @@
 """A real Session in the test's own process, on bytes in memory: everything of the daemon but its sockets.
 
 `Runner.converse` is one whole connection: bytes in at given cuts, every byte of the answer out. `MemoryStream` is the
-client's end for dialogues that have to see what happens in between; it waits on events and never on time.
+client's end of one for dialogues that have to see what happens in between (support/dialogues.py).
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import anyio
 import anyio.lowlevel
@@ -16,10 +17,9 @@ import msgspec
 import uvloop
 
 from llmd.budgets import Unlimited
-from llmd.catalog import Catalog, ProviderRow, configured
+from llmd.catalog import Catalog, configured
 from llmd.context import Peer
-from llmd.dialects.base import Emit, HttpCall, Outcome, Provider
-from llmd.echo import EchoProvider
+from llmd.dialects.base import Provider
 from llmd.errors import LLMError
 from llmd.executor import Executor
 from llmd.rpc import METHODS
@@ -28,6 +28,8 @@ from llmd.rpc.dispatch import Dispatcher
 from llmd.rpc.session import Hub, Session
 from llmd.settings import Limits, Settings
 from llmd.upstreams import Upstreams
+
+T = TypeVar("T")
 
 OWN = Peer("unix", 1000, 1, own=True)
 STRANGER = Peer("tcp", None, None, own=False)
@@ -145,29 +147,6 @@ class MemoryStream:
         changed.set()
 
 
-class Gated(EchoProvider):
-    """Echo that waits: `running` calls are in it, and none answers before `release`."""
-
-    def __init__(self, row: ProviderRow) -> None:
-        super().__init__(row)
-        self.running = 0
-        self.aborted = 0
-        self.release = anyio.Event()
-        self.entered = anyio.Event()
-
-    async def send(self, call: HttpCall, emit: Emit | None) -> Outcome:
-        self.running += 1
-        self.entered.set()
-        try:
-            await self.release.wait()
-        except BaseException:
-            self.aborted += 1
-            raise
-        finally:
-            self.running -= 1
-        return await super().send(call, emit)
-
-
 class _Upstreams(Upstreams):
     """The configured ones, with some of a test's own in their places."""
 
@@ -259,12 +238,15 @@ class Runner:
     ) -> None:
         self._runner.close()
 
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._runner.run(coroutine)
+
     def converse(self, chunks: Sequence[bytes], terms: Terms | None = None) -> Outcomes:
         """One connection: `chunks` arrive one by one, then the client shuts its side down and reads to the end."""
-        return self._runner.run(_converse(chunks, terms or Terms()))
+        return self.run(_converse(chunks, terms or Terms()))
 
 
 def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
     """`data` in pieces, cut at these places."""
     edges = [0, *sorted(place for place in places if 0 < place < len(data)), len(data)]
-    return [data[start:end] for start, end in zip(edges, edges[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(edges)]

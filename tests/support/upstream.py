@@ -26,6 +26,10 @@ OK = {
 }
 """A chat completion, whole."""
 
+DELTA = {"choices": [{"delta": {"content": "one "}}]}
+LAST = {"choices": [{"delta": {"content": "two"}, "finish_reason": "stop"}], "usage": OK["usage"]}
+"""A stream's first chunk, and its last."""
+
 
 class Gone(Exception):
     """The client has closed the connection."""

@@ -62,6 +62,23 @@ async def test_out_of_descriptors_connections_wait_and_are_then_served() -> None
         group.cancel_scope.cancel()
 
 
+async def test_a_mistake_of_ours_ends_one_connection_and_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    first, second = Stream(), Stream()
+
+    async def serve(given: object) -> None:
+        if given is first:
+            raise RuntimeError("can" + "ary")
+
+    async with anyio.create_task_group() as group:
+        listener: Any = Listener([first, second])
+        group.start_soon(accept_all, listener, group, serve)
+        await first.closed.wait()
+        await second.closed.wait()
+        group.cancel_scope.cancel()
+    assert "a connection failed: RuntimeError" in caplog.text
+    assert "canary" not in caplog.text
+
+
 async def test_any_other_error_is_not_hidden() -> None:
     listener: Any = Listener([errno.EBADF])
     with pytest.raises(ExceptionGroup) as caught:

@@ -1,0 +1,83 @@
+"""What a request can cost at most: never less than what it does."""
+
+import unicodedata
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmd.chat import AMOUNT_MAX, Ask, FilePart, ImagePart, Message, TextPart, Usage
+from llmd.core.amounts import Amounts, spent
+from llmd.core.bounds import bound
+from llmd.core.pricing import cost_nano_usd
+from llmd.core.rows import Price
+from tests.support.calls import ask, row
+
+WITH_IMAGE = ask(messages=[Message("user", [TextPart("what"), ImagePart("image/png", "AAAA")])])
+WITH_FILE = ask(messages=[Message("user", [FilePart("application/pdf", "AAAA")])])
+
+
+def test_a_bound_is_the_bytes_of_the_request_the_overhead_and_the_longest_answer() -> None:
+    made = bound(ask(), "12345678", row(overhead_tokens=64, price=Price(input=1, output=2)), 100)
+    assert made.amounts == Amounts(
+        input_tokens=72, output_tokens=100, total_tokens=172, requests=1, nano_usd=(72 + 200) * 1000
+    )
+    assert (made.max_tokens, made.sound) == (100, True)
+
+
+def test_bytes_count_not_characters() -> None:
+    assert bound(ask(), "é€😀", row(overhead_tokens=0), 1).amounts.input_tokens == 2 + 3 + 4
+
+
+def test_text_that_a_tokenizer_unfolds_counts_as_what_it_unfolds_to() -> None:
+    ligature = "\ufdfa"  # one character of three bytes, eighteen when normalised
+    unfolded = unicodedata.normalize("NFKC", ligature)
+    assert bound(ask(), ligature, row(overhead_tokens=0), 1).amounts.input_tokens == len(unfolded.encode()) > 3
+
+
+def test_an_answer_without_a_limit_is_as_long_as_the_model_can_and_unsound_if_nobody_knows_how_long() -> None:
+    known = bound(ask(), "x", row(max_output_tokens=50), None)
+    assert (known.amounts.output_tokens, known.max_tokens, known.sound) == (50, None, True)
+    unknown = bound(ask(), "x", row(), None)
+    assert (unknown.amounts.output_tokens, unknown.sound) == (0, False)
+
+
+@pytest.mark.parametrize("chat", [WITH_IMAGE, WITH_FILE], ids=["image", "file"])
+def test_media_may_fill_the_whole_context_and_without_a_known_one_nothing_is_sure(chat: Ask) -> None:
+    made = bound(chat, "x" * 10, row(context_tokens=8000, overhead_tokens=0), 10)
+    assert (made.amounts.input_tokens, made.sound) == (8000, True)
+    assert not bound(chat, "x", row(), 10).sound
+
+
+def test_an_unpriced_model_has_no_money_in_its_bound() -> None:
+    assert bound(ask(), "x", row(), 10).amounts.nano_usd == 0
+
+
+def test_a_price_of_nothing_and_one_beyond_counting_are_both_amounts() -> None:
+    assert bound(ask(), "x", row(price=Price(input=0, output=0)), 10).amounts.nano_usd == 0
+    assert bound(ask(), "x", row(price=Price(input=0, output=1e12)), AMOUNT_MAX).amounts.nano_usd == AMOUNT_MAX
+
+
+shares = st.floats(0, 1)
+rates = st.floats(0, 100)
+
+
+@given(st.text(), shares, shares, st.integers(1, 5000), rates, rates, st.none() | rates, st.none() | rates)
+def test_no_usage_within_the_bytes_and_the_limit_costs_more_than_its_bound(
+    text: str, read: float, written: float, limit: int, into: float, out: float, hit: float | None, miss: float | None
+) -> None:
+    price = Price(input=into, output=out, cache_read=hit, cache_write=miss)
+    made = bound(ask(), text, row(price=price, overhead_tokens=0), limit)
+    tokens = len(text.encode())
+    reads = int(tokens * read)
+    writes = int((tokens - reads) * written)
+    used = Usage(
+        input_tokens=tokens,
+        output_tokens=limit,
+        total_tokens=tokens + limit,
+        cache_read_tokens=reads,
+        cache_write_tokens=writes,
+    )
+    actual = spent(used, cost_nano_usd(used, price))
+    for unit in Amounts.__struct_fields__:
+        assert getattr(actual, unit) <= getattr(made.amounts, unit)

@@ -1,0 +1,121 @@
+"""Real exchanges with providers, where LLMD_RECORDINGS names the directory that holds dev.jsonl.gz."""
+
+import base64
+import gzip
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmd.dialects.base import Answer, Failure, Outcome
+from tests.dialects.replies import joined
+from tests.support.calls import DIALECT, ask, row
+
+FINISH = {
+    "stop": {"stop", "refusal", "tool_calls"},
+    "tool_calls": {"tool_calls"},
+    "length": {"length"},
+    "content_filter": {"content_filter"},
+    "": {"other"},
+    None: {"other"},
+}
+"""What an ending is called by llmd: `stop` may stand behind a refusal, and with some copies behind tool calls."""
+
+_EMPTY_CALL = "counts an empty legacy `function_call` member as a tool call"
+SKIPPED = {
+    "d7209e2ef04273fa": "calls a tool of type `custom`, which llmd does not offer",
+    "fefcf46de4256b19": _EMPTY_CALL,
+    "00d8343145d66c4a": _EMPTY_CALL,
+}
+
+
+def recorded() -> list[Any]:
+    directory = os.environ.get("LLMD_RECORDINGS")
+    if not directory:
+        return [pytest.param(None, marks=pytest.mark.skip(reason="LLMD_RECORDINGS is not set"), id="recordings")]
+    with gzip.open(Path(directory) / "dev.jsonl.gz", "rt") as lines:
+        rows = [json.loads(line) for line in lines]
+    return [
+        pytest.param(row, id=row["id"], marks=[pytest.mark.skip(SKIPPED[row["id"]])] if row["id"] in SKIPPED else [])
+        for row in rows
+        if row["api"] == "openai.chat"
+    ]
+
+
+def body_of(recording: dict[str, Any]) -> bytes:
+    body = recording["response_body"]
+    if recording["response_body_encoding"] == "base64":
+        return base64.b64decode(body)
+    return (body if isinstance(body, str) else json.dumps(body)).encode()
+
+
+def parse(recording: dict[str, Any], pieces: list[bytes]) -> Outcome:
+    stream = recording["framing"] == "sse"
+    headers = {name.lower(): str(value) for name, value in (recording["response_headers"] or {}).items()}
+    # Recorders drop and change it; what was sent is known from how the body is framed.
+    headers["content-type"] = "text/event-stream" if stream else "application/json"
+    reader = DIALECT.reader(DIALECT.request(ask(), row(), None, stream), recording["status"], headers)
+    deltas = [delta for piece in pieces for delta in reader.feed(piece)]
+    outcome = reader.end(cut=False)
+    if stream and isinstance(outcome, Answer):
+        assert joined(deltas) == outcome.text
+    return outcome
+
+
+def cut(data: bytes, seed: str) -> list[bytes]:
+    chance = random.Random(seed)
+    at = sorted(chance.sample(range(1, len(data)), min(20, len(data) - 1)))
+    return [data[start:end] for start, end in zip([0, *at], [*at, len(data)], strict=True)]
+
+
+def check_answer(made: Answer, expected: dict[str, Any]) -> None:
+    assert made.text == (expected["text"] or "")
+    assert (made.reasoning or "") == (expected["reasoning"] or "")
+    assert made.finish_reason in FINISH[expected["finish"]]
+    calls = [(call["name"], call["arguments"]) for call in expected["tool_calls"] or []]
+    decoded = [(name, json.loads(text or "{}") if isinstance(text, str) else text) for name, text in calls]
+    assert [(call.name, call.arguments) for call in made.tool_calls] == decoded
+    usage = {name: count or 0 for name, count in (expected["norm_usage"] or {}).items()}
+    if made.usage is None:
+        assert not any(usage.values())
+        return
+    assert usage == {
+        "input": made.usage.input_tokens,
+        "output": made.usage.output_tokens,
+        "cache_read": made.usage.cache_read_tokens,
+        "cache_write": made.usage.cache_write_tokens,
+        "reasoning": made.usage.reasoning_tokens,
+    }
+
+
+def kinds_of(status: int) -> set[str]:
+    """What an error behind this status can be."""
+    if status == 400:
+        return {"upstream_invalid", "context_too_long", "content_filtered", "model_not_found", "upstream_auth"}
+    return {
+        200: {"upstream_unavailable", "upstream_rate_limited", "upstream_invalid"},
+        401: {"upstream_auth"},
+        402: {"upstream_auth"},
+        403: {"upstream_auth"},
+        404: {"model_not_found"},
+        422: {"upstream_invalid", "content_filtered", "context_too_long"},
+        429: {"upstream_rate_limited"},
+    }.get(status, {"upstream_unavailable"})
+
+
+@pytest.mark.parametrize("recording", recorded())
+def test_a_recorded_answer_is_read_as_it_was_meant(recording: dict[str, Any]) -> None:
+    data = body_of(recording)
+    outcome = parse(recording, [data])
+    expected = recording["expected"]
+    if expected["error"]:
+        assert isinstance(outcome, Failure)
+        assert outcome.kind in kinds_of(recording["status"])
+    else:
+        assert isinstance(outcome, Answer), outcome
+        check_answer(outcome, expected)
+    assert parse(recording, [data[at : at + 1] for at in range(len(data))]) == outcome
+    assert parse(recording, cut(data, recording["id"])) == outcome

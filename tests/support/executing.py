@@ -1,0 +1,98 @@
+"""An executor for a test: its provider is a script, and its budgets record what is held and posted."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import anyio
+import anyio.lowlevel
+
+from llmd.budgets import Hold, Posting
+from llmd.catalog import Catalog, ProviderRow, provider_row
+from llmd.context import Context, Peer
+from llmd.core.bounds import Bound
+from llmd.core.rows import Price
+from llmd.errors import LLMError
+from llmd.executor import Executor
+from llmd.providers import AiohttpTransport
+from llmd.settings import ModelSettings, ProviderSettings
+from llmd.upstreams import Upstreams
+from tests.support.upstream import Exchange, Script, scripted
+
+PRICE = Price(input=1, output=10)
+
+
+class Recorder:
+    """Budgets that grant everything and keep what was posted; a hold that is resolved twice fails the test."""
+
+    def __init__(self, refusal: LLMError | None = None) -> None:
+        self.holds: list[tuple[str | None, Bound]] = []
+        self.postings: list[Posting] = []
+        self.open: set[int] = set()
+        self.resolved = anyio.Event()
+        self._refusal = refusal
+
+    async def hold(self, ctx: Context, handle: str | None, bound: Bound) -> Hold:
+        await anyio.lowlevel.checkpoint()
+        if self._refusal is not None:
+            raise self._refusal
+        self.holds.append((handle, bound))
+        hold = Hold(bound)
+        self.open.add(id(hold))
+        return hold
+
+    async def resolve(self, hold: Hold, posting: Posting) -> None:
+        await anyio.lowlevel.checkpoint()  # a cancelled caller must not be able to stop this
+        self.open.remove(id(hold))
+        self.postings.append(posting)
+        self.resolved.set()
+
+    def only(self) -> Posting:
+        """What the one hold there was has posted."""
+        assert len(self.holds) == len(self.postings) == 1
+        assert not self.open
+        return self.postings[0]
+
+    def posted_its_bound(self) -> bool:
+        return self.only() == Posting(self.holds[0][1].amounts, uncertain=True)
+
+
+class NoStreams:
+    @contextmanager
+    def open(self, token: str) -> Any:
+        raise AssertionError("the executor opens no streams")
+        yield
+
+
+def context() -> Context:
+    return Context(Peer("unix", 0, 0, True), "request-1", anyio.current_time(), NoStreams())
+
+
+def provider(name: str = "work", **settings: Any) -> ProviderRow:
+    row = provider_row(name, ProviderSettings(**settings))
+    assert isinstance(row, ProviderRow)
+    return row
+
+
+@asynccontextmanager
+async def executor(budgets: Recorder, *rows: ProviderRow) -> AsyncIterator[Executor]:
+    catalog = Catalog(providers={row.name: row for row in (*rows, provider("echo"))}, default_model=None)
+    async with AiohttpTransport() as transport:
+        upstreams = Upstreams(catalog, {}, lambda: transport)
+        yield Executor(lambda: upstreams, budgets)
+
+
+@asynccontextmanager
+async def executing(script: Script, budgets: Recorder) -> AsyncIterator[Executor]:
+    """An executor whose provider `work` is this script, and has a price."""
+    async with scripted(script) as upstream:
+        models = {"m1": ModelSettings(price=PRICE, max_output_tokens=100)}
+        async with executor(budgets, provider(base_url=upstream.url, models=models)) as made:
+            yield made
+
+
+def answering(body: Any, status: int = 200) -> Script:
+    async def script(exchange: Exchange) -> None:
+        await exchange.reply(body, status, "x-request-id: req-7")
+
+    return script

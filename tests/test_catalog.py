@@ -1,0 +1,116 @@
+"""The providers that are known, and what a configuration or the environment makes of them."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from llmd.catalog import FREE, KNOWN, OVERHEAD_TOKENS, ProviderRow, configured, detected, provider_row
+from llmd.core.rows import Price
+from llmd.dialects import DIALECTS
+from llmd.settings import KeySettings, ModelSettings, ProviderSettings, Settings
+
+
+def made(name: str, **settings: Any) -> ProviderRow:
+    row = provider_row(name, ProviderSettings(**settings))
+    assert isinstance(row, ProviderRow)
+    return row
+
+
+@pytest.mark.parametrize("name", sorted(KNOWN))
+def test_every_known_provider_can_be_called_with_nothing_but_its_key(name: str) -> None:
+    known, row = KNOWN[name], made(name)
+    assert row.dialect in {*DIALECTS, "echo"}
+    if name == "echo":
+        return
+    url = urlsplit(row.base_url)
+    assert not row.base_url.endswith("/")
+    if known.local:
+        assert (url.scheme, url.hostname, row.key, row.default_model) == ("http", "127.0.0.1", None, None)
+        assert row.model_row("m").price == FREE
+    else:
+        assert url.scheme == "https"
+        assert row.key == KeySettings(env=known.key_env[0])
+        assert row.default_model
+        assert row.model_row("m").price is None
+
+
+def test_no_variable_is_two_providers() -> None:
+    variables = [variable for known in KNOWN.values() for variable in known.key_env]
+    assert len(set(variables)) == len(variables)
+
+
+def test_without_a_configuration_there_are_those_with_a_key_the_local_engines_and_echo() -> None:
+    assert set(detected({})) == {"echo", "ollama", "llamacpp"}
+    rows = detected({"GROQ_API_KEY": "k", "GOOGLE_API_KEY": "g", "OPENAI_API_KEY": "", "OTHER_API_KEY": "x"})
+    assert set(rows) == {"echo", "ollama", "llamacpp", "groq", "gemini"}
+    assert rows["gemini"].key == KeySettings(env="GOOGLE_API_KEY")
+    both = detected({"GEMINI_API_KEY": "a", "GOOGLE_API_KEY": "b"})["gemini"]
+    assert both.key == KeySettings(env="GEMINI_API_KEY")
+
+
+def test_a_configuration_has_its_own_providers_and_echo_and_no_others() -> None:
+    rows, problems = configured(Settings(providers={"groq": ProviderSettings()}))
+    assert (set(rows), problems) == ({"echo", "groq"}, [])
+
+
+def test_every_provider_that_lacks_an_address_is_a_problem_of_its_own() -> None:
+    rows, problems = configured(Settings(providers={"a": ProviderSettings(), "b": ProviderSettings()}))
+    assert set(rows) == {"echo"}
+    assert [problem.split(":")[0] for problem in problems] == ["providers.a", "providers.b"]
+    assert all("base_url" in problem for problem in problems)
+
+
+def test_what_a_configuration_leaves_out_comes_from_the_catalog() -> None:
+    row = made("openai", max_concurrency=3)
+    assert row.base_url == "https://api.openai.com/v1"
+    assert (row.max_tokens_name, row.max_concurrency, row.overhead_tokens) == (
+        "max_completion_tokens",
+        3,
+        OVERHEAD_TOKENS,
+    )
+    assert made("openai", max_tokens_name="max_tokens").max_tokens_name == "max_tokens"
+    assert made("mistral").stream_usage is False
+    assert made("mistral", stream_usage=True).stream_usage is True
+
+
+def test_at_another_address_a_providers_usual_key_is_not_sent() -> None:
+    assert made("openai", base_url="http://127.0.0.1:9/v1").key is None
+    own = KeySettings(env="OWN")
+    assert made("openai", base_url="http://127.0.0.1:9/v1", api_key=own).key == own
+
+
+def test_at_another_address_a_local_engine_is_neither_local_nor_free() -> None:
+    row = made("ollama", base_url="http://10.0.0.1/v1")
+    assert not row.local
+    assert row.model_row("m").price is None
+
+
+def test_the_default_model_is_the_one_named_else_the_only_one_else_the_catalogs() -> None:
+    one, two = {"m1": ModelSettings()}, {"m1": ModelSettings(), "m2": ModelSettings()}
+    assert made("groq", default_model="x", models=one).default_model == "x"
+    assert made("groq", models=one).default_model == "m1"
+    assert made("groq", models=two).default_model == KNOWN["groq"].default_model
+    assert made("work", base_url="http://127.0.0.1:9/v1", models=two).default_model is None
+    assert made("loud", dialect="echo").default_model == "echo"
+
+
+def test_a_models_row_has_the_facts_of_its_provider_and_its_own() -> None:
+    facts = ModelSettings(price=Price(input=1, output=2), context_tokens=10, max_output_tokens=5)
+    row = made("work", base_url="http://127.0.0.1:9/v1", overhead_tokens=0, models={"m1": facts})
+    known = row.model_row("m1")
+    assert (known.target, known.price, known.context_tokens, known.max_output_tokens) == (
+        "work/m1",
+        Price(input=1, output=2),
+        10,
+        5,
+    )
+    assert known.overhead_tokens == 0
+    other = row.model_row("m2")
+    assert (other.price, other.context_tokens, other.max_output_tokens) == (None, None, None)
+
+
+def test_echo_is_free_unless_a_price_is_configured() -> None:
+    assert made("echo").model_row("echo").price == FREE
+    priced = made("echo", models={"echo": ModelSettings(price=Price(input=1, output=1))})
+    assert priced.model_row("echo").price == Price(input=1, output=1)
