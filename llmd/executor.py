@@ -77,7 +77,7 @@ class Executor:
         try:
             outcome = await provider.send(call, emit)
         finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(RESOLVE_TIMEOUT_S):
+            with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
                 await self._budgets.resolve(hold, posting(hold, row, outcome))
         return call, outcome
 

@@ -28,6 +28,7 @@ class Upstreams:
         self.catalog = catalog
         self._keys = {name: Key(row.key, env) for name, row in catalog.providers.items()}
         self._transport = transport
+        self._default_models = {name: row.default_model for name, row in catalog.providers.items()}
         self._providers: dict[str, Provider] = {}
 
     def provider(self, name: str) -> Provider:
@@ -54,8 +55,7 @@ class Upstreams:
                 for name, (state, models) in health.items()
                 if state == "ready" and name != ECHO and (model := self._default_model(name, models)) is not None
             }
-        defaults = {name: row.default_model for name, row in self.catalog.providers.items()}
-        return Facts(defaults, self.catalog.default_model, usable)
+        return Facts(self._default_models, self.catalog.default_model, usable)
 
     def _default_model(self, name: str, models: list[str]) -> str | None:
         return self.catalog.providers[name].default_model or (models[0] if models else None)

@@ -1,6 +1,7 @@
 """The command line. This file and cli/call.py import only the standard library: they are on the path of every call."""
 
 import argparse
+import os
 import sys
 from importlib import import_module
 
@@ -31,6 +32,15 @@ _COMMANDS = {
 }
 
 
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """argparse asks shutil for the width of every parser that it makes, and shutil takes 3 ms to load."""
+    try:
+        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(1).columns
+    except (ValueError, OSError):
+        columns = 80
+    return argparse.RawDescriptionHelpFormatter(prog, width=columns - 2)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; returns its exit status."""
     given = sys.argv[1:] if arguments is None else arguments
@@ -40,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser = argparse.ArgumentParser(
             prog=f"llmd {given[0]}",
             description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_formatter,
             allow_abbrev=False,
         )
         module.add_arguments(parser)
@@ -50,7 +60,7 @@ def main(arguments: list[str] | None = None) -> int:
         prog="llmd",
         description=_DESCRIPTION,
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_formatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"llmd {llmd.__version__}")

@@ -136,6 +136,8 @@ class FrameDecoder(Generic[T]):
 
     def _leading_newline(self) -> bool:
         """Drop white space; True if a newline was in it."""
+        if self._buffer and self._buffer[0] not in _SPACE:
+            return False
         before = self._buffer[: len(self._buffer) - len(self._buffer.lstrip(_SPACE))]
         del self._buffer[: len(before)]
         return b"\n" in before

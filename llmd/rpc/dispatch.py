@@ -1,8 +1,9 @@
 """One parsed call to its method and back: the only file that imports jsonrpcserver.
 
-jsonrpcserver keeps the registry, finds the method and shapes the result. Its parsing, its batches (judged whole) and
-its task handling (asyncio.gather outside our task groups) stay unused, and no exception gets as far as it, since it
-would put the exception's text on the wire. Here is the one boundary where exceptions become error objects.
+jsonrpcserver finds the method, calls it and shapes the result. Its parsing, its batches (judged whole), its check of
+the arguments (which are always ours, and cost more than the rest together) and its task handling (asyncio.gather
+outside our task groups) stay unused, and no exception gets as far as it, since it would put the exception's text on the
+wire. Here is the one boundary where exceptions become error objects.
 """
 
 import logging
@@ -12,8 +13,9 @@ from typing import Any, NamedTuple, cast
 
 import msgspec
 from jsonrpcserver import Error, Result, Success
-from jsonrpcserver.async_dispatcher import dispatch_request as dispatch_async
-from jsonrpcserver.dispatcher import dispatch_request as dispatch_now
+from jsonrpcserver.async_dispatcher import call as call_async
+from jsonrpcserver.dispatcher import call as call_now
+from jsonrpcserver.dispatcher import get_method
 from jsonrpcserver.request import Request
 from jsonrpcserver.result import ErrorResult, SuccessResult
 from msgspec import Raw
@@ -48,10 +50,16 @@ class Dispatcher:
         return method in self._run
 
     def now(self, method: str, params: Raw | None, ctx: Context) -> Reply:
-        return _reply(method, dispatch_now(self._now, ctx, Request(method, [params], None))[1])
+        found = get_method(self._now, method)
+        if not isinstance(found, Left):
+            found = call_now(Request(method, [params], None), ctx, found._value)
+        return _reply(method, found)
 
     async def run(self, method: str, params: Raw | None, ctx: Context) -> Reply:
-        return _reply(method, (await dispatch_async(cast(Any, self._run), ctx, Request(method, [params], None)))[1])
+        found = get_method(cast(Any, self._run), method)
+        if not isinstance(found, Left):
+            found = await call_async(Request(method, [params], None), ctx, found._value)
+        return _reply(method, found)
 
 
 def error_reply(error: LLMError) -> Reply:

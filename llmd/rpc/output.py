@@ -1,6 +1,7 @@
 """What waits to be written to one connection: a queue bounded in bytes, drained by one writer."""
 
 from collections import deque
+from collections.abc import Callable
 
 import anyio
 
@@ -10,8 +11,10 @@ CHUNK_BYTES = 64 * 1024
 class Output:
     """Bytes in order. Above `high_water` of them, `room` waits; `push` never does."""
 
-    def __init__(self, high_water: int) -> None:
+    def __init__(self, high_water: int, send_now: Callable[[bytes | memoryview], int] = lambda data: 0) -> None:
         self._high_water = high_water
+        self._send_now = send_now
+        self._taken = False  # the writer has bytes in its hands: nothing may overtake them
         self._chunks: deque[bytes | memoryview] = deque()
         self._size = 0
         self._filled = anyio.Event()
@@ -22,16 +25,34 @@ class Output:
         """Bytes that have not been written, those in the writer's hands included."""
         return self._size
 
-    def push(self, data: bytes) -> None:
+    def push(self, data: bytes, *, wake: bool = True) -> None:
+        """Queue `data`; without `wake`, `flush` must follow, or nobody writes it."""
         self._chunks.append(data)
         self._size += len(data)
-        self._filled.set()
+        if wake:
+            self._filled.set()
+
+    def flush(self) -> None:
+        """Write what can be written without waiting; the rest is the writer's."""
+        while self._chunks and not self._taken:
+            data = self._next()
+            sent = self._send_now(data)
+            self.written(sent)
+            if sent < len(data):
+                self._chunks.appendleft(memoryview(data)[sent:])
+                break
+        if self._chunks:
+            self._filled.set()
 
     async def take(self) -> bytes:
         """The next bytes to write, at most a chunk; waits until there are some."""
         while not self._chunks:
             self._filled = anyio.Event()
             await self._filled.wait()
+        self._taken = True
+        return self._next()
+
+    def _next(self) -> bytes:
         first = self._chunks.popleft()
         if len(first) > CHUNK_BYTES:
             view = memoryview(first)
@@ -47,6 +68,7 @@ class Output:
 
     def written(self, size: int) -> None:
         self._size -= size
+        self._taken = False
         if self._size <= self._high_water:
             self._drained.set()
 
@@ -60,6 +82,7 @@ class Output:
         await self._until(0)
 
     async def _until(self, size: int) -> None:
+        self.flush()
         while self._size > size:
             self._drained = anyio.Event() if self._drained.is_set() else self._drained
             await self._drained.wait()

@@ -44,6 +44,10 @@ class ByteStream(Protocol):
 
     async def send(self, data: bytes, /) -> None: ...
 
+    def send_now(self, data: bytes | memoryview, /) -> int:
+        """How many bytes could be written without waiting, 0 where that is not known."""
+        ...
+
     async def send_eof(self) -> None: ...
 
     async def hung_up(self) -> None:
@@ -125,11 +129,13 @@ class Session:
         self._number = next(hub.numbers)
         frame_bytes = limits.frame_bytes if authorized else limits.auth_bytes
         self._decoder: FrameDecoder[jsonrpc.Message] = FrameDecoder(jsonrpc.parse, frame_bytes)
-        self._output = Output(limits.output_bytes)
+        self._output = Output(limits.output_bytes, stream.send_now)
+        self._taking = False  # what is answered while a chunk is read goes out together
         self._calls: dict[bytes, list[anyio.CancelScope]] = {}
         self._counted = 0  # what the hub counts of our unfinished message
         self._in_flight = 0
         self._requests = 0
+        self._received = 0.0  # when the chunk came that is being taken
         self._tokens: set[str] = set()
         self._closing = False  # read no more; `_faulted` where the peer may still be sending
         self._faulted = False
@@ -199,12 +205,16 @@ class Session:
             self._refuse(LLMError("busy", "too many unfinished messages in all", retry_after_ms=RETRY_AFTER_MS))
 
     async def _take_all(self, data: bytes) -> None:
+        self._received = self._hub.last_call = anyio.current_time()
         for message in self._decoder.feed(data):
             if self._closing:
-                return
+                break
+            self._taking = True
             self._take(message)
+            self._taking = False
             # One read may hold a thousand requests whose answers are a thousand times their size.
             await self._output.room()
+        self._output.flush()
 
     def _take(self, message: jsonrpc.Message | Fault) -> None:
         if isinstance(message, Fault):
@@ -297,13 +307,13 @@ class Session:
             self._calls.setdefault(call.id, []).append(scope)
         self._in_flight += 1
         self._hub.begin(_size(call))
-        self._group.start_soon(self._run_call, call, scope, send)
+        self._group.start_soon(self._run_call, call, scope, self._context(), send)
 
-    async def _run_call(self, call: Call, scope: anyio.CancelScope, send: Send) -> None:
+    async def _run_call(self, call: Call, scope: anyio.CancelScope, ctx: Context, send: Send) -> None:
         try:
             reply = None
             with scope:
-                reply = await self._hub.dispatcher.run(call.method, call.params, self._context())
+                reply = await self._hub.dispatcher.run(call.method, call.params, ctx)
             if reply is None:
                 reason = "shutting_down" if self._hub.draining else "client"
                 reply = error_reply(LLMError("cancelled", "the call was cancelled", reason=reason))
@@ -322,8 +332,7 @@ class Session:
 
     def _context(self) -> Context:
         self._requests += 1
-        now = self._hub.last_call = anyio.current_time()
-        return Context(self._peer, f"{self._number}-{self._requests}", now, self)
+        return Context(self._peer, f"{self._number}-{self._requests}", self._received, self)
 
     # -- answers --------------------------------------------------------------------------------------------------
 
@@ -338,7 +347,8 @@ class Session:
         send(jsonrpc.render_reply(identifier, *error_reply(error)))
 
     def _send(self, message: bytes) -> None:
-        self._output.push(frame(message, self._decoder.style))
+        # A task's reply waits for the writer's turn, and leaves with those of the tasks that end before it.
+        self._output.push(frame(message, self._decoder.style), wake=not self._taking)
 
     @contextmanager
     def open(self, token: str) -> Iterator[Emit]:

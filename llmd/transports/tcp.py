@@ -58,6 +58,9 @@ class TcpByteStream:
         self.send = stream.send
         self.send_eof = stream.send_eof
 
+    def send_now(self, data: bytes | memoryview) -> int:
+        return 0
+
     async def hung_up(self) -> None:
         await anyio.sleep_forever()
 

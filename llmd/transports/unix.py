@@ -4,6 +4,7 @@ The path is guarded by a lock file, held as long as the daemon lives, and by a c
 stolen, a stale one is replaced. The mode comes from the umask in force while binding, never from a later chmod.
 """
 
+import asyncio
 import errno
 import fcntl
 import os
@@ -122,13 +123,69 @@ def _unlink_own(path: Path, inode: int) -> None:
 
 
 class UnixByteStream:
-    """A connection as a session reads it."""
+    """A connection as a session reads it, over the bare socket.
 
-    def __init__(self, stream: UNIXSocketStream) -> None:
-        self._socket = stream.extra(SocketAttribute.raw_socket)
-        self.receive = stream.receive
-        self.send = stream.send
-        self.send_eof = stream.send_eof
+    The reader callback stays registered between two reads, and neither way goes round the loop when it need not: an
+    anyio stream registers anew and yields for every message, which costs more than answering it.
+    """
+
+    def __init__(self, raw: socket.socket) -> None:
+        self._socket = raw
+        self._loop = asyncio.get_running_loop()
+        self._bytes_max = 0
+        self._waiter: asyncio.Future[bytes] | None = None
+        self._watched = False
+
+    async def receive(self, max_bytes: int) -> bytes:
+        """The next bytes. Raises EndOfStream and BrokenResourceError."""
+        self._bytes_max = max_bytes
+        self._waiter = self._loop.create_future()
+        if not self._watched:
+            self._loop.add_reader(self._socket, self._readable)
+            self._watched = True
+        data = await self._waiter
+        if not data:
+            raise anyio.EndOfStream
+        return data
+
+    def _readable(self) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            self.close()  # nobody wants it now: the kernel keeps it
+            return
+        try:
+            waiter.set_result(self._socket.recv(self._bytes_max))
+        except BlockingIOError:
+            return
+        except OSError:
+            waiter.set_exception(anyio.BrokenResourceError())
+            waiter.exception()
+
+    def close(self) -> None:
+        """Stop watching; the socket itself is its owner's to close."""
+        if self._watched:
+            self._loop.remove_reader(self._socket)
+            self._watched = False
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        """How many bytes the kernel took there and then; what broke the connection is for `send` to find."""
+        try:
+            return self._socket.send(data)
+        except OSError:
+            return 0
+
+    async def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except BlockingIOError:
+                await anyio.wait_writable(self._socket)
+            except OSError:
+                raise anyio.BrokenResourceError from None
+
+    async def send_eof(self) -> None:
+        self._socket.shutdown(socket.SHUT_WR)
 
     async def hung_up(self) -> None:
         """POLLHUP, and only it: on a Unix socket it comes when the peer has closed, not when it has shut one side."""
@@ -145,5 +202,10 @@ class UnixByteStream:
 
 async def serve_connection(hub: Hub, stream: UNIXSocketStream) -> None:
     """Serve one accepted connection to its end; the kernel has said who it is."""
-    peer = unix_peer(stream.extra(SocketAttribute.raw_socket))
-    await Session(hub, UnixByteStream(stream), peer, authorized=peer.own).run()
+    raw = stream.extra(SocketAttribute.raw_socket)
+    peer = unix_peer(raw)
+    bytes_stream = UnixByteStream(raw)
+    try:
+        await Session(hub, bytes_stream, peer, authorized=peer.own).run()
+    finally:
+        bytes_stream.close()

@@ -194,6 +194,18 @@ def test_a_value_is_parsed_once_however_it_comes() -> None:
     assert parsed == [len(value)]
 
 
+def test_values_that_share_a_line_are_parsed_once_each() -> None:
+    parsed: list[int] = []
+
+    def count(text: bytes) -> bytes | None:
+        parsed.append(len(text))
+        return read(text)
+
+    data = b"[1]" * 1000 + b"\n"
+    assert list(FrameDecoder(count).feed(data)) == [b"[1]"] * 1000
+    assert sum(parsed) <= 2 * len(data), "the line in vain, and each value"
+
+
 def test_garbage_to_the_end_of_its_line_is_not_kept() -> None:
     decoder = FrameDecoder(read, LIMIT)
     assert list(decoder.feed(b"[]x")) == [b"[]", BROKEN]

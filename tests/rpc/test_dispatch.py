@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 from jsonrpcserver import Success
-from jsonrpcserver.async_dispatcher import dispatch_request
+from jsonrpcserver.async_dispatcher import call
+from jsonrpcserver.dispatcher import get_method
 from jsonrpcserver.request import Request
 from msgspec import Raw, Struct
 
@@ -118,10 +119,10 @@ async def test_jsonrpcserver_hands_context_and_raw_params_through_and_gives_the_
         return Success((context, params))
 
     methods: Any = {"m": method}
-    _, result = await dispatch_request(methods, "context", Request("m", [Raw(b"{}")], None))
+    found = get_method(methods, "m")
+    result = await call(Request("m", [Raw(b"{}")], None), "context", found._value)
     assert result._value.result == ("context", Raw(b"{}"))
-    _, result = await dispatch_request(methods, "context", Request("other", [None], None))
-    assert result._error.code == -32601
+    assert get_method(methods, "other")._error.code == -32601
 
 
 def test_the_types_of_a_method_can_be_decoded_and_described() -> None:
