@@ -62,7 +62,6 @@ UNTESTED_MODULES = {
     "llmd/__main__.py": "one line; every test that starts a daemon runs it",
     "llmd/core/__init__.py": "holds a docstring",
     "llmd/dialects/__init__.py": "one table, used by every test of a dialect",
-    "llmd/dialects/base.py": "types alone",
     "llmd/context.py": "types alone",
     "llmd/rpc/__init__.py": "one table; test_schemas and test_contract walk it",
     "llmd/rpc/base.py": "types alone",

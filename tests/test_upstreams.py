@@ -101,7 +101,7 @@ async def not_found(exchange: Exchange) -> None:
 
 
 async def brackets(exchange: Exchange) -> None:
-    await exchange.reply(b"[" * 100_000)
+    await exchange.reply(b'{"x": ' + b"[" * 100_000)
 
 
 async def not_utf8(exchange: Exchange) -> None:

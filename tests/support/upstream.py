@@ -16,6 +16,8 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
+DEADLINE_S = 20
+
 Script = Callable[["Exchange"], Awaitable[None]]
 
 OK = {
@@ -191,13 +193,14 @@ class Upstream:
 
 @asynccontextmanager
 async def scripted(script: Script) -> AsyncIterator[Upstream]:
-    """A server that runs `script` for each request."""
+    """A server that runs `script` for each request, for as long as a test may take."""
     upstream = Upstream(script)
     try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(upstream.serve)
-            yield upstream
-            group.cancel_scope.cancel()
+        with anyio.fail_after(DEADLINE_S):
+            async with anyio.create_task_group() as group:
+                group.start_soon(upstream.serve)
+                yield upstream
+                group.cancel_scope.cancel()
     finally:
         upstream.close()
 
