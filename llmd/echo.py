@@ -1,6 +1,7 @@
 """The built-in provider: says what it heard. Needs no key and no network, and counts words as tokens."""
 
 import re
+from contextlib import AbstractAsyncContextManager, nullcontext
 
 import anyio
 import msgspec
@@ -28,6 +29,9 @@ class EchoProvider:
     def __init__(self, row: ProviderRow) -> None:
         self._latency_s = row.latency_ms / 1000
         self._fail = row.fail
+
+    def place(self) -> AbstractAsyncContextManager[object]:
+        return nullcontext()
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         body = msgspec.json.encode(_Heard(chat.turns, max_tokens))

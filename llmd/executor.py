@@ -70,15 +70,16 @@ class Executor:
     ) -> tuple[HttpCall, Outcome]:
         """One physical try under a hold of its own, which resolves on every way out."""
         provider = upstreams.provider(row.provider)
-        call = provider.request(ask, row, ask.max_tokens, stream=emit is not None)
-        limit = bound(ask, call.body.decode(), row, ask.max_tokens)
-        hold = await self._budgets.hold(ctx, ask.budget, limit)
-        outcome: Outcome | None = None
-        try:
-            outcome = await provider.send(call, emit)
-        finally:
-            with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
-                await self._budgets.resolve(hold, posting(hold, row, outcome))
+        async with provider.place():
+            call = provider.request(ask, row, ask.max_tokens, stream=emit is not None)
+            limit = bound(ask, call.body.decode(), row, ask.max_tokens)
+            hold = await self._budgets.hold(ctx, ask.budget, limit)
+            outcome: Outcome | None = None
+            try:
+                outcome = await provider.send(call, emit)
+            finally:
+                with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
+                    await self._budgets.resolve(hold, posting(hold, row, outcome))
         return call, outcome
 
 

@@ -9,7 +9,7 @@ import ipaddress
 import ssl
 import urllib.request
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import lru_cache
 from types import TracebackType
 from typing import cast
@@ -31,6 +31,7 @@ from llmd.keys import Key, KeyUnavailable
 
 CONNECT_TIMEOUT_S = 15.0  # DNS, TCP and TLS together
 IDLE_TIMEOUT_S = 120.0  # between two pieces of a stream
+END_TIMEOUT_S = 1.0  # from the end mark of an answer to the end of its response
 KEEPALIVE_S = 15.0
 RESPONSE_BYTES_MAX = 64 * 2**20
 MODEL_LIST_TIMEOUT_S = 2.0
@@ -154,22 +155,22 @@ class HttpProvider:
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         return self._dialect.request(chat, row, max_tokens, stream)
 
+    def place(self) -> AbstractAsyncContextManager[object]:
+        return self._queue or nullcontext()
+
     async def send(self, call: HttpCall, emit: Emit | None) -> Outcome:
-        async with AsyncExitStack() as stack:
-            if self._queue is not None:
-                await stack.enter_async_context(self._queue)
-            try:
+        try:
+            key = await self._key.get()
+            outcome = await self._send_once(call, emit, key)
+            if isinstance(outcome, Failure) and outcome.http_status == 401 and self._key.renew(key):
                 key = await self._key.get()
                 outcome = await self._send_once(call, emit, key)
-                if isinstance(outcome, Failure) and outcome.http_status == 401 and self._key.renew(key):
-                    key = await self._key.get()
-                    outcome = await self._send_once(call, emit, key)
-            except KeyUnavailable as error:
-                return Failure(kind="upstream_auth", message=str(error), billed="no")
-            if isinstance(outcome, Failure) and outcome.provider_text is not None:
-                text = outcome.provider_text.replace(key, "[key]") if key else outcome.provider_text
-                outcome = msgspec.structs.replace(outcome, provider_text=text[:1000])
-            return outcome
+        except KeyUnavailable as error:
+            return Failure(kind="upstream_auth", message=str(error), billed="no")
+        if isinstance(outcome, Failure) and outcome.provider_text is not None:
+            text = outcome.provider_text.replace(key, "[key]") if key else outcome.provider_text
+            outcome = msgspec.structs.replace(outcome, provider_text=text[:1000])
+        return outcome
 
     async def models(self) -> list[str] | None:
         """The ids of the models that it says it has, None if it does not answer in time."""
@@ -223,28 +224,30 @@ class HttpProvider:
         reader = self._dialect.reader(call, response.status_code, response.headers)
         if "," in response.headers.get("content-encoding", ""):
             return Failure(kind="upstream_invalid", message="the provider compressed its answer more than once")
-        read, told = 0, Told()
-        try:
-            # httpx's decoding, where there is nothing to decode, costs more than the reader.
-            plain = "content-encoding" not in response.headers
-            async for chunk in cast(httpx.AsyncByteStream, response.stream) if plain else response.aiter_bytes():
-                read += len(chunk)
-                if read > RESPONSE_BYTES_MAX:
-                    return Failure(kind="upstream_invalid", message="the provider's answer is longer than 64 MiB")
-                for delta in reader.feed(chunk):
-                    if emit is not None:
-                        told.note(delta)
-                        await emit(delta)
-        except httpx.ReadTimeout:
-            # Some hold the connection open behind a complete answer.
-            outcome = reader.end(cut=True)
-            if isinstance(outcome, Failure):
-                seconds = f"{IDLE_TIMEOUT_S:.0f} s"
-                return Failure(kind="upstream_unavailable", message=f"the provider's stream said nothing for {seconds}")
-        except httpx.HTTPError:  # broke off, or cannot be decoded
-            outcome = reader.end(cut=True)
-        else:
-            outcome = reader.end(cut=False)
+        read, told, cut, silent = 0, Told(), False, False
+        # httpx's decoding, where there is nothing to decode, costs more than the reader.
+        plain = "content-encoding" not in response.headers
+        with anyio.CancelScope() as scope:
+            try:
+                async for chunk in cast(httpx.AsyncByteStream, response.stream) if plain else response.aiter_bytes():
+                    read += len(chunk)
+                    if read > RESPONSE_BYTES_MAX:
+                        return Failure(kind="upstream_invalid", message="the provider's answer is longer than 64 MiB")
+                    for delta in reader.feed(chunk):
+                        if emit is not None:
+                            told.note(delta)
+                            await emit(delta)
+                    if reader.whole:
+                        # The end of the response gives the connection back. Some keep it from us: not for long.
+                        scope.deadline = min(scope.deadline, anyio.current_time() + END_TIMEOUT_S)
+            except httpx.ReadTimeout:
+                cut = silent = True
+            except httpx.HTTPError:  # broke off, or cannot be decoded
+                cut = True
+        outcome = reader.end(cut)
+        if silent and isinstance(outcome, Failure):
+            seconds = f"{IDLE_TIMEOUT_S:.0f} s"
+            return Failure(kind="upstream_unavailable", message=f"the provider's stream said nothing for {seconds}")
         if emit is not None and isinstance(outcome, Answer):
             for delta in told.rest(outcome):
                 await emit(delta)

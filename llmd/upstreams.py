@@ -48,17 +48,20 @@ class Upstreams:
     async def facts(self, ask_names_target: bool) -> Facts:
         """What routing may know. Local engines are asked only when the request leaves the choice open."""
         usable: dict[str, str] = {}
+        unusable: dict[str, str] = {}
         if not ask_names_target and self.catalog.default_model is None:
-            health = await self.health()
-            usable = {
-                name: model
-                for name, (state, models) in health.items()
-                if state == "ready" and name != ECHO and (model := self._default_model(name, models)) is not None
-            }
-        return Facts(self._default_models, self.catalog.default_model, usable)
-
-    def _default_model(self, name: str, models: list[str]) -> str | None:
-        return self.catalog.providers[name].default_model or (models[0] if models else None)
+            for name, (state, models) in (await self.health()).items():
+                row = self.catalog.providers[name]
+                model = row.default_model or next(iter(models), None)
+                if row.dialect == ECHO:
+                    unusable[name] = "only_when_named"
+                elif state != "ready":
+                    unusable[name] = state
+                elif model is None:
+                    unusable[name] = "no_default_model"
+                else:
+                    usable[name] = model
+        return Facts(self._default_models, self.catalog.default_model, usable, unusable)
 
     async def health(self) -> dict[str, tuple[Health, list[str]]]:
         """Of each provider, whether it could be called, and the models that it is known to have."""

@@ -63,6 +63,22 @@ async def test_a_deadline_that_passed_in_a_queue_sends_nothing() -> None:
     assert budgets.postings == []
 
 
+async def test_a_call_that_waits_for_its_place_holds_nothing_and_a_cancel_there_posts_nothing() -> None:
+    budgets, silent = Recorder(), Silent()
+    async with executing(silent, budgets, max_concurrency=1) as made, anyio.create_task_group() as group:
+        group.start_soon(made.execute, ask(model="work/m1"), context())
+        await silent.reached.wait()
+        with anyio.CancelScope() as waiting:
+            async with anyio.create_task_group() as inner:
+                inner.start_soon(made.execute, ask(model="work/m1"), context())
+                await anyio.wait_all_tasks_blocked()
+                assert len(budgets.holds) == 1
+                waiting.cancel()
+        assert (len(budgets.holds), budgets.postings) == (1, [])
+        group.cancel_scope.cancel()
+    assert budgets.posted_its_bound()
+
+
 async def test_an_emit_that_raises_posts_the_bound_and_lets_its_error_through() -> None:
     async def emit(delta: Delta) -> None:
         raise ConnectionResetError

@@ -14,11 +14,18 @@ class Target(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True):
-    """What planning may know: of each provider its default model, and those that could be used unasked."""
+    """What planning may know.
+
+    default_models  of each provider; None where it has none
+    default_model   of the configuration, as "provider/model"
+    usable          the providers that could serve a request which names none, with the model that they would use
+    unusable        the others, with the reason; both are only found out when nothing else decides
+    """
 
     default_models: Mapping[str, str | None]
     default_model: str | None
-    usable: Mapping[str, str]  # provider -> default model; only asked for when nothing else decides
+    usable: Mapping[str, str]
+    unusable: Mapping[str, str]
 
 
 def named_target(ask: Ask, default_model: str | None) -> Target | None:
@@ -60,7 +67,7 @@ def _no_route(facts: Facts) -> LLMError:
         {
             "provider": provider,
             "model": facts.usable.get(provider, model),
-            "reason": "ambiguous" if provider in facts.usable else "not_usable",
+            "reason": facts.unusable.get(provider, "ambiguous"),
         }
         for provider, model in sorted(facts.default_models.items())
     ]

@@ -5,6 +5,7 @@ does no I/O and never sees a key.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -106,6 +107,11 @@ class Reader(Protocol):
 
     def feed(self, data: bytes) -> list[Delta]: ...
 
+    @property
+    def whole(self) -> bool:
+        """Whether the answer's end mark has come: all that may follow is the end of the response."""
+        ...
+
     def end(self, cut: bool) -> Outcome:
         """The response is over; `cut` where the connection broke before its end."""
 
@@ -120,7 +126,12 @@ class Dialect(Protocol):
 
 
 class Provider(Protocol):
-    """One provider that can be called: makes its requests, and carries them."""
+    """One provider that can be called: makes its requests, and carries them.
+
+    place  one of its `max_concurrency` places, waited for in order of arrival; a call is sent from within
+    """
+
+    def place(self) -> AbstractAsyncContextManager[object]: ...
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall: ...
 

@@ -216,6 +216,8 @@ def _invalid(message: str, headers: Headers, usage: Usage | None = None) -> Fail
 class ErrorReader:
     """Collects the body behind an error status."""
 
+    whole = False
+
     def __init__(self, status: int, headers: Headers) -> None:
         self._status = status
         self._headers = headers
@@ -333,6 +335,8 @@ class _PartialCall(Struct):
 class BodyReader:
     """Reads one JSON body."""
 
+    whole = False  # which only the end of the response can tell
+
     def __init__(self, headers: Headers) -> None:
         self._assembly = _Assembly(headers)
         self._body = bytearray()
@@ -381,6 +385,10 @@ class StreamReader:
             # Usage told so far, as some tell it with every chunk, is not what the whole will cost.
             self._assembly.failure = _invalid("the provider's stream holds what is not a chunk", self._assembly.headers)
             return []
+
+    @property
+    def whole(self) -> bool:
+        return self._done
 
     def end(self, cut: bool) -> Outcome:
         assembly = self._assembly

@@ -11,7 +11,8 @@ from tests.support.calls import ask
 
 def facts(default_model: str | None = None, **usable: str) -> Facts:
     defaults = {"work": "m1", "home": "m2", "echo": "echo", "bare": None}
-    return Facts(defaults, default_model, usable)
+    unusable = {"work": "no_key", "home": "unreachable", "echo": "only_when_named", "bare": "no_default_model"}
+    return Facts(defaults, default_model, usable, {name: why for name, why in unusable.items() if name not in usable})
 
 
 def refused(params: dict[str, Any], known: Facts) -> LLMError:
@@ -67,8 +68,8 @@ def test_of_several_none_is_guessed_and_all_are_named() -> None:
     assert reasons == {
         ("work", "m1"): "ambiguous",
         ("home", "m2"): "ambiguous",
-        ("echo", "echo"): "not_usable",
-        ("bare", None): "not_usable",
+        ("echo", "echo"): "only_when_named",
+        ("bare", None): "no_default_model",
     }
 
 
@@ -76,5 +77,10 @@ def test_where_nothing_is_ready_it_says_what_would_help() -> None:
     error = refused({}, facts())
     assert "OPENAI_API_KEY" in error.message
     assert "echo/echo" in error.message
-    assert {target["reason"] for target in error.data["targets"]} == {"not_usable"}
+    assert {target["reason"] for target in error.data["targets"]} == {
+        "no_key",
+        "unreachable",
+        "only_when_named",
+        "no_default_model",
+    }
     assert not error.retryable

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmd.rpc.output import CHUNK_BYTES, Output
-from tests.support.sessions import Runner
+from tests.support.sessions import DEADLINE_S, Runner
 
 pytestmark = pytest.mark.anyio
 
@@ -24,7 +24,8 @@ class Waiter:
         self.result: object = None
 
     async def run(self) -> None:
-        self.result = await self._wait()
+        with anyio.fail_after(DEADLINE_S):
+            self.result = await self._wait()
         self.ended = True
 
 

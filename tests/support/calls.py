@@ -39,7 +39,8 @@ class Caller:
         return self.provider.request(ask(**params), row(self.base_url), None, stream)
 
     async def send(self, stream: bool = False) -> Outcome:
-        return await self.provider.send(self.call(stream), self._emit if stream else None)
+        async with self.provider.place():
+            return await self.provider.send(self.call(stream), self._emit if stream else None)
 
     async def _emit(self, delta: Delta) -> None:
         self.deltas.append(delta)

@@ -13,7 +13,7 @@ from llmd.dialects.base import Emit, HttpCall, Outcome
 from llmd.echo import EchoProvider
 from llmd.rpc.session import Hub, Session
 from llmd.settings import Limits
-from tests.support.sessions import OWN, MemoryStream, catalog, open_hub
+from tests.support.sessions import DEADLINE_S, OWN, MemoryStream, catalog, open_hub
 
 
 class Client:
@@ -35,12 +35,13 @@ class Client:
 @asynccontextmanager
 async def connected(hub: Hub, peer: Peer = OWN, *, authorized: bool = True) -> AsyncIterator[Client]:
     client = Client(hub, peer, authorized)
-    async with anyio.create_task_group() as group:
-        group.start_soon(client.serve)
-        yield client
-        client.stream.resume()
-        client.stream.close()
-        await client.ended.wait()
+    with anyio.fail_after(DEADLINE_S):
+        async with anyio.create_task_group() as group:
+            group.start_soon(client.serve)
+            yield client
+            client.stream.resume()
+            client.stream.close()
+            await client.ended.wait()
 
 
 def call(number: int, method: str = "ping", **params: Any) -> bytes:

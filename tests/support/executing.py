@@ -83,11 +83,11 @@ async def executor(budgets: Recorder, *rows: ProviderRow) -> AsyncIterator[Execu
 
 
 @asynccontextmanager
-async def executing(script: Script, budgets: Recorder) -> AsyncIterator[Executor]:
+async def executing(script: Script, budgets: Recorder, **settings: Any) -> AsyncIterator[Executor]:
     """An executor whose provider `work` is this script, and has a price."""
     async with scripted(script) as upstream:
         models = {"m1": ModelSettings(price=PRICE, max_output_tokens=100)}
-        async with executor(budgets, provider(base_url=upstream.url, models=models)) as made:
+        async with executor(budgets, provider(base_url=upstream.url, models=models, **settings)) as made:
             yield made
 
 

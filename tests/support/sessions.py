@@ -31,6 +31,8 @@ from llmd.upstreams import Upstreams
 
 T = TypeVar("T")
 
+DEADLINE_S = 10  # of one conversation
+
 OWN = Peer("unix", 1000, 1, own=True)
 STRANGER = Peer("tcp", None, None, own=False)
 TOKEN = "the-token-of-this-daemon"
@@ -227,7 +229,8 @@ async def _converse(chunks: Sequence[bytes], terms: Terms) -> Outcomes:
     hub = open_hub(terms.limits)
     hub.draining = terms.draining
     stream = MemoryStream(chunks, ended=True)
-    await Session(hub, stream, terms.peer, authorized=terms.authorized).run()
+    with anyio.fail_after(DEADLINE_S):
+        await Session(hub, stream, terms.peer, authorized=terms.authorized).run()
     assert not hub.sessions
     assert hub.in_flight == 0, "no call outlives its connection"
     assert hub.input_bytes == 0, "what was counted is given back"
