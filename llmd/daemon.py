@@ -26,7 +26,7 @@ from llmd.executor import Executor
 from llmd.rpc import METHODS
 from llmd.rpc.base import Service
 from llmd.rpc.dispatch import Dispatcher
-from llmd.rpc.session import Hub
+from llmd.rpc.hub import Hub
 from llmd.settings import Limits
 from llmd.transports import accept_all, tcp, unix
 from llmd.transports.unix import SocketUnavailable
@@ -178,13 +178,16 @@ class Daemon:
     async def _watch(self, inode: int) -> None:
         """End a daemon that nobody calls any more, or nobody can."""
         hub = self._hub
+        seen, last_call = hub.messages, anyio.current_time()
         while True:
             await anyio.sleep(min(WATCH_INTERVAL_S, self._options.idle_exit_s))
             try:
                 here = self._options.socket.stat().st_ino == inode
             except OSError:
                 here = False
-            idle = not hub.in_flight and anyio.current_time() - hub.last_call >= self._options.idle_exit_s
+            if hub.in_flight or hub.messages != seen:
+                seen, last_call = hub.messages, anyio.current_time()
+            idle = anyio.current_time() - last_call >= self._options.idle_exit_s
             if idle or not here:
                 self._begin_stop("nobody has called for a while" if idle else "the socket is gone")
                 return

@@ -1,17 +1,22 @@
 """What every test has: a deadline, an event loop of the daemon's kind, and no trace of the machine's own llmd."""
 
+import faulthandler
+import inspect
 import signal
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import wraps
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import anyio
 import pytest
 from hypothesis import HealthCheck, settings
 
 from llmd.catalog import KNOWN
 
-DEADLINE_S = 60
+DEADLINE_S = 60.0
+GRACE_S = 5.0
 
 pytest_plugins = ["tests.support.engine"]
 
@@ -25,18 +30,42 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
     return "asyncio", {"use_uvloop": True}
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """An async test runs under its deadline as a cancel scope: a loop that waits in C does not hear the alarm."""
+    for item in items:
+        test = getattr(item, "obj", None)
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(test):
+            item.obj = _bounded(test, _seconds(item))
+
+
+def _bounded(test: Callable[..., Awaitable[None]], seconds: float) -> Callable[..., Awaitable[None]]:
+    @wraps(test)
+    async def run(*args: Any, **kwargs: Any) -> None:
+        with anyio.fail_after(seconds):
+            await test(*args, **kwargs)
+
+    return run
+
+
+def _seconds(item: pytest.Item) -> float:
+    marker = item.get_closest_marker("deadline")
+    return float(marker.args[0]) if marker else DEADLINE_S
+
+
 @pytest.fixture(autouse=True)
 def deadline(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that hangs. `@pytest.mark.deadline(seconds)` gives a long one more."""
-    marker = request.node.get_closest_marker("deadline")
-    seconds = marker.args[0] if marker else DEADLINE_S
+    seconds = _seconds(request.node)
 
     def expire(number: int, frame: FrameType | None) -> None:
         raise TimeoutError(f"the test took longer than {seconds} s")
 
     before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    signal.setitimer(signal.ITIMER_REAL, seconds + GRACE_S)
+    # Behind both: what hangs in C ends the run, and says where.
+    faulthandler.dump_traceback_later(seconds + 2 * GRACE_S, exit=True)
     yield
+    faulthandler.cancel_dump_traceback_later()
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)
 

@@ -47,14 +47,14 @@ async def test_a_stream_that_keeps_talking_slowly_lives_on(monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("timeout", "end_mark"),
+    ("bound", "end_mark"),
     [("END_TIMEOUT_S", [b"[DONE]"]), ("IDLE_TIMEOUT_S", [])],
     ids=["a moment behind the end mark", "and without one as long as any silence"],
 )
 async def test_a_whole_answer_counts_even_if_the_provider_then_holds_the_connection_open(
-    monkeypatch: pytest.MonkeyPatch, timeout: str, end_mark: list[bytes]
+    monkeypatch: pytest.MonkeyPatch, bound: str, end_mark: list[bytes]
 ) -> None:
-    monkeypatch.setattr(providers, timeout, 0.05)
+    monkeypatch.setattr(providers, bound, 0.05)
 
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()

@@ -72,9 +72,15 @@ class Output:
         if self._size <= self._high_water:
             self._drained.set()
 
-    async def room(self) -> None:
-        """Wait until no more than `high_water` bytes wait; that is so already, most of the time."""
+    def is_full(self) -> bool:
+        """Whether more than `high_water` bytes wait, even after what could be written at once."""
         if self._size > self._high_water:
+            self.flush()
+        return self._size > self._high_water
+
+    async def room(self) -> None:
+        """Wait until no more than `high_water` bytes wait."""
+        if self.is_full():
             await self._until(self._high_water)
 
     async def flushed(self) -> None:

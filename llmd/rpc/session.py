@@ -9,7 +9,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import anyio
@@ -24,9 +24,10 @@ from llmd.core.framing import Fault, FrameDecoder, frame
 from llmd.core.jsonrpc import Batch, Call, Ignored, Invalid
 from llmd.dialects.base import Emit
 from llmd.errors import LLMError
-from llmd.rpc.dispatch import Dispatcher, Reply, error_reply
-from llmd.rpc.output import CHUNK_BYTES, Output
-from llmd.settings import Limits
+from llmd.rpc.batch import BatchReplies, Send
+from llmd.rpc.dispatch import Reply, error_reply
+from llmd.rpc.hub import Hub
+from llmd.rpc.output import Output
 
 log = logging.getLogger("llmd.rpc")
 
@@ -34,13 +35,13 @@ RETRY_AFTER_MS = 100
 LINGER_S = 2.0
 LINGER_BYTES_MAX = 64 * 2**20
 
-Send = Callable[[bytes], None]
-
 
 class ByteStream(Protocol):
     """What a transport gives: anyio's errors, EndOfStream where the peer has shut down its side."""
 
-    async def receive(self, max_bytes: int, /) -> bytes: ...
+    async def read(self, take: Callable[[bytes], bool], /) -> None:
+        """Hand what comes to `take`, a chunk at a time and without a detour, until it answers False."""
+        ...
 
     async def send(self, data: bytes, /) -> None: ...
 
@@ -53,56 +54,6 @@ class ByteStream(Protocol):
     async def hung_up(self) -> None:
         """Return when the peer, having sent its last byte, has gone for good; wait forever if that cannot be told."""
         ...
-
-
-class Hub:
-    """What all connections of a daemon share: the methods, the limits, what is in flight, whether it is draining."""
-
-    def __init__(self, dispatcher: Dispatcher, limits: Callable[[], Limits]) -> None:
-        self.dispatcher = dispatcher
-        self.limits = limits
-        self.draining = False
-        self.input_bytes = 0
-        self.last_call = anyio.current_time()
-        self.sessions: set[Session] = set()
-        self.numbers = itertools.count(1)
-        self._in_flight = 0
-        self._idle = anyio.Event()
-        self._empty = anyio.Event()
-
-    @property
-    def in_flight(self) -> int:
-        """Calls that are running, on all connections."""
-        return self._in_flight
-
-    def begin(self, size: int) -> None:
-        """A call with params of this many bytes starts."""
-        self._in_flight += 1
-        self.input_bytes += size
-
-    def finish(self, size: int) -> None:
-        self._in_flight -= 1
-        self.input_bytes -= size
-        self.last_call = anyio.current_time()
-        if not self._in_flight:
-            self._idle.set()
-
-    def leave(self, session: "Session") -> None:
-        self.sessions.discard(session)
-        if not self.sessions:
-            self._empty.set()
-
-    async def empty(self) -> None:
-        """Wait until no connection is left."""
-        while self.sessions:
-            self._empty = anyio.Event()
-            await self._empty.wait()
-
-    async def idle(self) -> None:
-        """Wait until no call is running."""
-        while self._in_flight:
-            self._idle = anyio.Event()
-            await self._idle.wait()
 
 
 class _CancelParams(Struct):
@@ -135,7 +86,7 @@ class Session:
         self._counted = 0  # what the hub counts of our unfinished message
         self._in_flight = 0
         self._requests = 0
-        self._received = 0.0  # when the chunk came that is being taken
+        self._at_once = Context(peer, str(self._number), anyio.current_time(), self)  # of what is answered at once
         self._tokens: set[str] = set()
         self._closing = False  # read no more; `_faulted` where the peer may still be sending
         self._faulted = False
@@ -156,8 +107,8 @@ class Session:
             async with anyio.create_task_group() as self._group:
                 self._group.start_soon(self._write)
                 try:
-                    if await self._read():
-                        await self._finish()
+                    await self._read()
+                    await self._finish()
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                     log.debug("connection %d: lost", self._number)
                 self._group.cancel_scope.cancel()
@@ -177,24 +128,21 @@ class Session:
 
     # -- reading --------------------------------------------------------------------------------------------------
 
-    async def _read(self) -> bool:
-        """Read until the peer or we have had enough; False where there is nobody left to answer."""
+    async def _read(self) -> None:
+        """Read until the peer or we have had enough."""
         with self._reading as scope:
             if not self._authorized:
                 scope.deadline = anyio.current_time() + self._limits.auth_ms / 1000
-            while not self._closing:
-                await self._output.room()
-                try:
-                    data = await self._stream.receive(CHUNK_BYTES)
-                except anyio.EndOfStream:
-                    if (fault := self._decoder.end()) is not None:
-                        self._fault(fault)
-                    return True
-                await self._take_all(data)
-                self._count_input(self._decoder.buffered)
+            try:
+                while not self._closing:
+                    if self._take_chunk(b""):  # what is left of a chunk that made more answers than there was room for
+                        await self._stream.read(self._take_chunk)
+                    await self._output.room()
+            except anyio.EndOfStream:
+                if (fault := self._decoder.end()) is not None:
+                    self._fault(fault)
         if scope.cancelled_caught and not self._closing:
             self._refuse(LLMError("unauthorized", "no token came in time"))
-        return True
 
     def _count_input(self, buffered: int) -> None:
         """Keep the sum of all connections' unfinished messages, and its limit."""
@@ -204,19 +152,21 @@ class Session:
         if hub.input_bytes > self._limits.input_bytes and buffered and not self._closing:
             self._refuse(LLMError("busy", "too many unfinished messages in all", retry_after_ms=RETRY_AFTER_MS))
 
-    async def _take_all(self, data: bytes) -> None:
-        self._received = self._hub.last_call = anyio.current_time()
+    def _take_chunk(self, data: bytes) -> bool:
+        """Take the messages that `data` completes, and answer what can be answered at once; False to pause reading."""
+        self._taking = True
         for message in self._decoder.feed(data):
-            if self._closing:
-                break
-            self._taking = True
             self._take(message)
-            self._taking = False
-            # One read may hold a thousand requests whose answers are a thousand times their size.
-            await self._output.room()
+            # One chunk may hold a thousand requests whose answers are a thousand times their size.
+            if self._closing or self._output.is_full():
+                break
+        self._taking = False
         self._output.flush()
+        self._count_input(self._decoder.buffered)
+        return not (self._closing or self._output.is_full())
 
     def _take(self, message: jsonrpc.Message | Fault) -> None:
+        self._hub.messages += 1
         if isinstance(message, Fault):
             self._fault(message)
         elif not self._authorized:
@@ -245,7 +195,7 @@ class Session:
     def _authorize(self, message: jsonrpc.Message) -> None:
         """The first message of a connection that has no right yet: `daemon.auth`, or the end."""
         if isinstance(message, Call) and message.method == "daemon.auth":
-            reply = self._hub.dispatcher.now(message.method, message.params, self._context())
+            reply = self._hub.dispatcher.now(message.method, message.params, self._at_once)
             if reply.ok:
                 self._authorized = True
                 self._decoder.limit = self._limits.frame_bytes
@@ -263,7 +213,7 @@ class Session:
             error = LLMError("too_large", f"a batch holds more than {limit} requests", limit=limit)
             self._send_error(jsonrpc.NULL_ID, error, self._send)
             return
-        replies = _BatchReplies(self._send)
+        replies = BatchReplies(self._send)
         # Judged before any of them starts: within one batch, two requests may share an id.
         duplicates = [_is_duplicate(item, self._calls) for item in batch.items]
         for item, duplicate in zip(batch.items, duplicates, strict=True):
@@ -281,7 +231,7 @@ class Session:
         elif item.method in _CANCELS and item.id is None:
             self._cancel(item.params)
         elif not self._hub.dispatcher.waits(item.method):
-            self._answer(item, self._hub.dispatcher.now(item.method, item.params, self._context()), send)
+            self._answer(item, self._hub.dispatcher.now(item.method, item.params, self._at_once), send)
         elif self._hub.draining:
             self._answer(item, error_reply(LLMError("shutting_down", "the daemon is stopping")), send)
         elif self._in_flight >= self._limits.in_flight:
@@ -307,7 +257,9 @@ class Session:
             self._calls.setdefault(call.id, []).append(scope)
         self._in_flight += 1
         self._hub.begin(_size(call))
-        self._group.start_soon(self._run_call, call, scope, self._context(), send)
+        self._requests += 1
+        ctx = Context(self._peer, f"{self._number}-{self._requests}", anyio.current_time(), self)
+        self._group.start_soon(self._run_call, call, scope, ctx, send)
 
     async def _run_call(self, call: Call, scope: anyio.CancelScope, ctx: Context, send: Send) -> None:
         try:
@@ -329,10 +281,6 @@ class Session:
             self._hub.finish(_size(call))
             if self._in_flight == 0:
                 self._idle.set()
-
-    def _context(self) -> Context:
-        self._requests += 1
-        return Context(self._peer, f"{self._number}-{self._requests}", self._received, self)
 
     # -- answers --------------------------------------------------------------------------------------------------
 
@@ -406,54 +354,18 @@ class Session:
         """Let a peer that is still sending read why it was cut off: closing at once would throw the answer away."""
         await self._stream.send_eof()
         read = 0
-        with anyio.move_on_after(LINGER_S):
-            try:
-                while read < LINGER_BYTES_MAX:
-                    read += len(await self._stream.receive(CHUNK_BYTES))
-            except anyio.EndOfStream:
-                return
 
+        def discard(data: bytes) -> bool:
+            nonlocal read
+            read += len(data)
+            return read < LINGER_BYTES_MAX
 
-class _BatchReplies:
-    """Collects a batch's replies and sends them as one array, in the order of the requests; none, if there are none."""
-
-    def __init__(self, send: Send) -> None:
-        self._send = send
-        self._replies: list[bytes | None] = []
-        self._missing = 0
-        self._sealed = False
-
-    def slot(self, item: jsonrpc.Item) -> Send:
-        """Where the reply to `item` goes."""
-        if isinstance(item, Ignored) or (isinstance(item, Call) and item.id is None):
-            return _nowhere
-        number = len(self._replies)
-        self._replies.append(None)
-        self._missing += 1
-
-        def fill(reply: bytes) -> None:
-            self._replies[number] = reply
-            self._missing -= 1
-            self._send_if_whole()
-
-        return fill
-
-    def seal(self) -> None:
-        """Every item has its slot."""
-        self._sealed = True
-        self._send_if_whole()
-
-    def _send_if_whole(self) -> None:
-        if self._sealed and not self._missing and self._replies:
-            self._send(jsonrpc.render_batch(reply for reply in self._replies if reply is not None))
+        with anyio.move_on_after(LINGER_S), suppress(anyio.EndOfStream):
+            await self._stream.read(discard)
 
 
 def _size(call: Call) -> int:
     return 0 if call.params is None else memoryview(call.params).nbytes
-
-
-def _nowhere(reply: bytes) -> None:
-    return
 
 
 def _is_duplicate(item: jsonrpc.Item, calls: dict[bytes, list[anyio.CancelScope]]) -> bool:

@@ -2,13 +2,16 @@
 
 import ipaddress
 import socket
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import SocketAttribute, SocketStream
 
 from llmd.errors import ConfigError
-from llmd.rpc.session import Hub, Session
+from llmd.rpc.hub import Hub
+from llmd.rpc.output import CHUNK_BYTES
+from llmd.rpc.session import Session
 from llmd.transports.peers import tcp_peer
 
 BACKLOG = 1024
@@ -54,9 +57,13 @@ class TcpByteStream:
     """A connection as a session reads it. TCP cannot tell a half-close from a close: an EOF is taken for the former."""
 
     def __init__(self, stream: SocketStream) -> None:
-        self.receive = stream.receive
+        self._receive = stream.receive
         self.send = stream.send
         self.send_eof = stream.send_eof
+
+    async def read(self, take: Callable[[bytes], bool]) -> None:
+        while take(await self._receive(CHUNK_BYTES)):
+            pass
 
     def send_now(self, data: bytes | memoryview) -> int:
         return 0

@@ -11,14 +11,16 @@ import os
 import select
 import socket
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import anyio
 from anyio.abc import SocketAttribute, UNIXSocketStream
 
-from llmd.rpc.session import Hub, Session
+from llmd.rpc.hub import Hub
+from llmd.rpc.output import CHUNK_BYTES
+from llmd.rpc.session import Session
 from llmd.transports.peers import unix_peer
 
 PATH_BYTES_MAX = 107  # sun_path of linux/un.h, less the byte that ends it
@@ -125,47 +127,41 @@ def _unlink_own(path: Path, inode: int) -> None:
 class UnixByteStream:
     """A connection as a session reads it, over the bare socket.
 
-    The reader callback stays registered between two reads, and neither way goes round the loop when it need not: an
-    anyio stream registers anew and yields for every message, which costs more than answering it.
+    What comes is taken in the loop's own callback: to wake a task for every message, as an anyio stream does, takes the
+    loop round once more, which costs more than the answer.
     """
 
     def __init__(self, raw: socket.socket) -> None:
         self._socket = raw
         self._loop = asyncio.get_running_loop()
-        self._bytes_max = 0
-        self._waiter: asyncio.Future[bytes] | None = None
-        self._watched = False
 
-    async def receive(self, max_bytes: int) -> bytes:
-        """The next bytes. Raises EndOfStream and BrokenResourceError."""
-        self._bytes_max = max_bytes
-        self._waiter = self._loop.create_future()
-        if not self._watched:
-            self._loop.add_reader(self._socket, self._readable)
-            self._watched = True
-        data = await self._waiter
-        if not data:
-            raise anyio.EndOfStream
-        return data
+    async def read(self, take: Callable[[bytes], bool]) -> None:
+        """Hand what comes to `take` until it answers False. Raises EndOfStream and BrokenResourceError."""
+        stopped: asyncio.Future[None] = self._loop.create_future()
 
-    def _readable(self) -> None:
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            self.close()  # nobody wants it now: the kernel keeps it
-            return
+        def readable() -> None:
+            if stopped.done():
+                return
+            try:
+                data = self._socket.recv(CHUNK_BYTES)
+            except BlockingIOError:
+                return
+            except OSError:
+                stopped.set_exception(anyio.BrokenResourceError())
+                return
+            try:
+                if not data:
+                    stopped.set_exception(anyio.EndOfStream())
+                elif not take(data):
+                    stopped.set_result(None)
+            except Exception as error:  # of `take`, whose caller is the one who waits here
+                stopped.set_exception(error)
+
+        self._loop.add_reader(self._socket, readable)
         try:
-            waiter.set_result(self._socket.recv(self._bytes_max))
-        except BlockingIOError:
-            return
-        except OSError:
-            waiter.set_exception(anyio.BrokenResourceError())
-            waiter.exception()
-
-    def close(self) -> None:
-        """Stop watching; the socket itself is its owner's to close."""
-        if self._watched:
+            await stopped
+        finally:
             self._loop.remove_reader(self._socket)
-            self._watched = False
 
     def send_now(self, data: bytes | memoryview) -> int:
         """How many bytes the kernel took there and then; what broke the connection is for `send` to find."""
@@ -204,8 +200,4 @@ async def serve_connection(hub: Hub, stream: UNIXSocketStream) -> None:
     """Serve one accepted connection to its end; the kernel has said who it is."""
     raw = stream.extra(SocketAttribute.raw_socket)
     peer = unix_peer(raw)
-    bytes_stream = UnixByteStream(raw)
-    try:
-        await Session(hub, bytes_stream, peer, authorized=peer.own).run()
-    finally:
-        bytes_stream.close()
+    await Session(hub, UnixByteStream(raw), peer, authorized=peer.own).run()

@@ -815,6 +815,7 @@ ERROR = Draft202012Validator(
     }
 )
 AFTER = call('"after"')
+EXAMPLES = max(10, settings().max_examples // 10)  # of each row: there are many rows
 EDGE_BYTES = 5_000  # of a very long row, the part at either end that arrives byte by byte
 
 
@@ -903,8 +904,8 @@ def _check_schemas(message: bytes) -> None:
             assert ERRORS[reply.error["data"]["kind"]] == reply.error["code"]
 
 
-def _check(runner: Runner, row: Row, chunks: list[bytes]) -> None:
-    written, cut_off = runner.converse(chunks, row.terms)
+def _check(runner: Runner, row: Row, chunks: list[bytes], at_once: int | None = None) -> None:
+    written, cut_off = runner.converse(chunks, row.terms, at_once)
     messages = list(_messages(written, row.headers))
     for message in messages:
         _check_schemas(message)
@@ -944,16 +945,16 @@ def test_a_row_that_arrives_whole(runner: Runner, row: Row) -> None:
 def test_a_row_that_arrives_byte_by_byte(runner: Runner, row: Row) -> None:
     sent = _whole(row)
     places = [at for at in range(len(sent)) if at < EDGE_BYTES or at > len(sent) - EDGE_BYTES or not at % 997]
-    _check(runner, row, cut(sent, places))
+    _check(runner, row, cut(sent, places), at_once=0)
 
 
 @rows
-@settings(max_examples=max(10, settings.default.max_examples // 10))
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_a_row_that_arrives_cut_at_random(runner: Runner, row: Row, data: st.DataObject) -> None:
     sent = _whole(row)
     places = data.draw(st.lists(st.integers(0, len(sent)), max_size=12))
-    _check(runner, row, cut(sent, places))
+    _check(runner, row, cut(sent, places), at_once=data.draw(st.integers(0, 100)))
 
 
 def test_no_two_rows_are_one() -> None:

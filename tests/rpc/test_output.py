@@ -120,6 +120,64 @@ async def test_flushed_waits_until_the_last_byte_is_written() -> None:
     assert flushed.ended
 
 
+class Taker:
+    """A socket that takes so many bytes at a time without waiting."""
+
+    def __init__(self, at_once: int) -> None:
+        self.taken = bytearray()
+        self.at_once = at_once
+
+    def send_now(self, data: bytes | memoryview) -> int:
+        self.taken += data[: self.at_once]
+        return min(len(data), self.at_once)
+
+
+async def test_flush_writes_at_once_what_can_be_written_and_leaves_the_rest_to_the_writer() -> None:
+    taker = Taker(at_once=5)
+    output = Output(HIGH_WATER, taker.send_now)
+    output.push(b"one\n", wake=False)
+    output.push(b"two\n", wake=False)
+    assert taker.taken == b""
+    output.flush()
+    assert (taker.taken, output.size) == (b"one\nt", 3)
+    assert await output.take() == b"wo\n"
+
+
+async def test_nothing_overtakes_what_the_writer_has_in_its_hands() -> None:
+    taker = Taker(at_once=100)
+    output = Output(HIGH_WATER, taker.send_now)
+    output.push(b"first")
+    assert await output.take() == b"first"
+    output.push(b"second", wake=False)
+    output.flush()
+    assert taker.taken == b""
+    output.written(5)
+    output.flush()
+    assert (taker.taken, output.size) == (b"second", 0)
+
+
+async def test_the_writer_wakes_for_what_a_flush_could_not_write() -> None:
+    output = Output(HIGH_WATER, Taker(at_once=0).send_now)
+    waiter = Waiter(output.take)
+    async with anyio.create_task_group() as group:
+        group.start_soon(waiter.run)
+        await anyio.wait_all_tasks_blocked()
+        output.push(b"late", wake=False)
+        await anyio.wait_all_tasks_blocked()
+        assert not waiter.ended
+        output.flush()
+    assert waiter.result == b"late"
+
+
+async def test_a_wait_for_room_writes_first_what_waits_for_a_flush() -> None:
+    taker = Taker(at_once=100)
+    output = Output(HIGH_WATER, taker.send_now)
+    output.push(b"x" * (HIGH_WATER + 1), wake=False)
+    with anyio.fail_after(DEADLINE_S):
+        await output.room()
+    assert output.size == 0
+
+
 async def test_push_never_waits_however_full_the_queue_is() -> None:
     output = Output(HIGH_WATER)
     for _ in range(1000):

@@ -1,5 +1,7 @@
 """One connection from its client's end: what is answered when, and what it may hold."""
 
+from functools import partial
+
 import anyio
 import pytest
 from hypothesis import given
@@ -10,7 +12,7 @@ from llmd.chat import Delta
 from llmd.dialects.base import Emit, HttpCall, Outcome
 from llmd.echo import EchoProvider
 from llmd.settings import Limits
-from tests.support.dialogues import call, cancel, connected, execute, gate, gated_hub, kinds, pong
+from tests.support.dialogues import Client, call, cancel, connected, execute, gate, gated_hub, kinds, pong
 from tests.support.sessions import STRANGER, Runner, Terms, catalog, cut, open_hub
 
 pytestmark = pytest.mark.anyio
@@ -158,15 +160,32 @@ async def test_a_peer_that_takes_nothing_is_dropped_with_its_calls() -> None:
         assert not client.stream.written
 
 
+def _has_sent(client: Client, before: int) -> bool:
+    return client.stream.sends > before
+
+
 async def test_a_peer_that_takes_something_in_time_is_not_dropped() -> None:
     async with connected(open_hub(Limits(stalled_write_ms=10_000))) as client:
         for number in range(3):
             client.stream.stalled = True
             sends = client.stream.sends
             client.send(call(number))
-            await client.stream.until(lambda sends=sends: client.stream.sends > sends)
+            await client.stream.until(partial(_has_sent, client, sends))
             client.stream.resume()
             assert await client.stream.answered(number + 1) == [pong(number) for number in range(number + 1)]
+
+
+async def test_a_peer_that_has_nothing_to_take_is_not_dropped() -> None:
+    hub = open_hub(Limits(stalled_write_ms=20))
+    async with connected(hub) as idle, connected(hub) as stalled:
+        idle.stream.at_once = 0  # each answer is the writer's
+        idle.send(call(1))
+        await idle.stream.answered(1)
+        stalled.stream.stalled = True
+        stalled.send(call(1))
+        await stalled.ended.wait()
+        idle.send(call(2))
+        assert await idle.stream.answered(2) == [pong(1), pong(2)]
 
 
 async def test_a_peer_that_does_not_read_is_not_read_from_until_it_does() -> None:
@@ -177,6 +196,21 @@ async def test_a_peer_that_does_not_read_is_not_read_from_until_it_does() -> Non
         await anyio.wait_all_tasks_blocked()
         assert 20 < client.stream.unread / len(call(100)) < 190, "it has read to its high-water mark and no further"
         assert not client.stream.reading
+        client.stream.resume()
+        assert await client.stream.answered(200) == [pong(number) for number in range(200)]
+
+
+async def test_of_many_requests_that_come_at_once_only_so_many_answers_are_made_ahead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hub = open_hub(Limits(output_bytes=1000))
+    answer, made = hub.dispatcher.now, []
+    monkeypatch.setattr(hub.dispatcher, "now", lambda *asked: made.append(asked) or answer(*asked))
+    async with connected(hub) as client:
+        client.stream.stalled = True
+        client.send(*(call(number) for number in range(200)))
+        await anyio.wait_all_tasks_blocked()
+        assert 20 < len(made) < 190
         client.stream.resume()
         assert await client.stream.answered(200) == [pong(number) for number in range(200)]
 
@@ -215,5 +249,5 @@ def test_any_bytes_get_the_same_answers_at_any_cut(
     terms = Terms(Limits(frame_bytes=120))
     with Runner() as runner:
         whole = runner.converse([data], terms)
-        assert runner.converse(cut(data, places), terms) == whole
-        assert runner.converse(cut(data, range(len(data))), terms) == whole
+        assert runner.converse(cut(data, places), terms, at_once=5) == whole
+        assert runner.converse(cut(data, range(len(data))), terms, at_once=0) == whole

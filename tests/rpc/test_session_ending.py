@@ -24,6 +24,18 @@ async def test_a_half_close_finishes_the_work_and_answers() -> None:
         assert kinds([one, two]) == [(1, "ok"), (2, "ok")]
 
 
+async def test_a_half_close_waits_for_a_peer_that_is_slow_to_read() -> None:
+    async with connected(open_hub()) as client:
+        client.stream.stalled = True
+        client.send(call(1), call(2))
+        client.stream.half_close()
+        await anyio.wait_all_tasks_blocked()
+        assert not client.ended.is_set()
+        client.stream.resume()
+        await client.ended.wait()
+        assert client.stream.replies() == [pong(1), pong(2)]
+
+
 @pytest.mark.parametrize("ending", ["close", "lose", "close behind a half-close"])
 async def test_a_real_close_cancels_the_work(ending: str) -> None:
     gated = gate()

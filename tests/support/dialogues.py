@@ -11,7 +11,8 @@ from llmd.catalog import ProviderRow
 from llmd.context import Peer
 from llmd.dialects.base import Emit, HttpCall, Outcome
 from llmd.echo import EchoProvider
-from llmd.rpc.session import Hub, Session
+from llmd.rpc.hub import Hub
+from llmd.rpc.session import Session
 from llmd.settings import Limits
 from tests.support.sessions import DEADLINE_S, OWN, MemoryStream, catalog, open_hub
 

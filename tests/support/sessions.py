@@ -25,7 +25,9 @@ from llmd.executor import Executor
 from llmd.rpc import METHODS
 from llmd.rpc.base import Service
 from llmd.rpc.dispatch import Dispatcher
-from llmd.rpc.session import Hub, Session
+from llmd.rpc.hub import Hub
+from llmd.rpc.output import CHUNK_BYTES
+from llmd.rpc.session import Session
 from llmd.settings import Limits, Settings
 from llmd.upstreams import Upstreams
 
@@ -51,11 +53,12 @@ SETTINGS: dict[str, Any] = {
 class MemoryStream:
     """Both ends of a connection: the session's (the ByteStream protocol), and the client's (all other methods)."""
 
-    def __init__(self, chunks: Sequence[bytes] = (), *, ended: bool = False) -> None:
+    def __init__(self, chunks: Sequence[bytes] = (), *, ended: bool = False, at_once: int | None = None) -> None:
         self.written = bytearray()
         self.finished = False  # the session has shut its side down
         self.reading = False  # the session waits for bytes
         self.stalled = False  # the client takes nothing: writes wait
+        self.at_once = at_once  # how many bytes it takes without waiting; all, if None
         self.sends = 0
         self._chunks = [memoryview(chunk) for chunk in reversed(chunks) if chunk]
         self._ended = ended
@@ -65,7 +68,11 @@ class MemoryStream:
 
     # -- the session's end ----------------------------------------------------------------------------------------
 
-    async def receive(self, max_bytes: int, /) -> bytes:
+    async def read(self, take: Callable[[bytes], bool], /) -> None:
+        while take(await self._receive(CHUNK_BYTES)):
+            pass
+
+    async def _receive(self, max_bytes: int) -> bytes:
         await anyio.lowlevel.checkpoint()
         while not self._chunks and not self._ended and not self._lost:
             self.reading = True
@@ -98,9 +105,10 @@ class MemoryStream:
         if self.stalled or self._lost:
             return 0
         self.sends += 1
-        self.written += data
+        taken = data[: self.at_once]
+        self.written += taken
         self._note()
-        return len(data)
+        return len(taken)
 
     async def send_eof(self) -> None:
         self.finished = True
@@ -225,10 +233,10 @@ class Outcomes(NamedTuple):
     cut_off: bool
 
 
-async def _converse(chunks: Sequence[bytes], terms: Terms) -> Outcomes:
+async def _converse(chunks: Sequence[bytes], terms: Terms, at_once: int | None) -> Outcomes:
     hub = open_hub(terms.limits)
     hub.draining = terms.draining
-    stream = MemoryStream(chunks, ended=True)
+    stream = MemoryStream(chunks, ended=True, at_once=at_once)
     with anyio.fail_after(DEADLINE_S):
         await Session(hub, stream, terms.peer, authorized=terms.authorized).run()
     assert not hub.sessions
@@ -252,9 +260,12 @@ class Runner:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return self._runner.run(coroutine)
 
-    def converse(self, chunks: Sequence[bytes], terms: Terms | None = None) -> Outcomes:
-        """One connection: `chunks` arrive one by one, then the client shuts its side down and reads to the end."""
-        return self.run(_converse(chunks, terms or Terms()))
+    def converse(self, chunks: Sequence[bytes], terms: Terms | None = None, at_once: int | None = None) -> Outcomes:
+        """One connection: `chunks` arrive one by one, then the client shuts its side down and reads to the end.
+
+        at_once  how many bytes of answers it takes at a time before the session has to wait
+        """
+        return self.run(_converse(chunks, terms or Terms(), at_once))
 
 
 def cut(data: bytes, places: Sequence[int]) -> list[bytes]:

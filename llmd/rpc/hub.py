@@ -1,0 +1,67 @@
+"""What all connections of a daemon share: the methods, the limits, what is in flight, whether it is draining."""
+
+import itertools
+from collections.abc import Callable
+from typing import Protocol
+
+import anyio
+
+from llmd.rpc.dispatch import Dispatcher
+from llmd.settings import Limits
+
+
+class Connection(Protocol):
+    """What a daemon that stops may do to a connection."""
+
+    def cancel_calls(self) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class Hub:
+    """What all connections of a daemon share: the methods, the limits, what is in flight, whether it is draining."""
+
+    def __init__(self, dispatcher: Dispatcher, limits: Callable[[], Limits]) -> None:
+        self.dispatcher = dispatcher
+        self.limits = limits
+        self.draining = False
+        self.input_bytes = 0
+        self.messages = 0  # that have come, on all connections
+        self.sessions: set[Connection] = set()
+        self.numbers = itertools.count(1)
+        self._in_flight = 0
+        self._idle = anyio.Event()
+        self._empty = anyio.Event()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are running, on all connections."""
+        return self._in_flight
+
+    def begin(self, size: int) -> None:
+        """A call with params of this many bytes starts."""
+        self._in_flight += 1
+        self.input_bytes += size
+
+    def finish(self, size: int) -> None:
+        self._in_flight -= 1
+        self.input_bytes -= size
+        if not self._in_flight:
+            self._idle.set()
+
+    def leave(self, session: Connection) -> None:
+        self.sessions.discard(session)
+        if not self.sessions:
+            self._empty.set()
+
+    async def empty(self) -> None:
+        """Wait until no connection is left."""
+        while self.sessions:
+            self._empty = anyio.Event()
+            await self._empty.wait()
+
+    async def idle(self) -> None:
+        """Wait until no call is running."""
+        while self._in_flight:
+            self._idle = anyio.Event()
+            await self._idle.wait()
