@@ -1,11 +1,11 @@
-"""The JSON Schemas (2020-12) of every method and of the configuration, and the OpenRPC document: all from the types."""
+"""The JSON Schemas (2020-12) of methods, notifications and the configuration, and the OpenRPC document, from the types."""
 
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from llmd.rpc import METHODS
+from llmd.rpc import METHODS, NOTIFICATIONS
 from llmd.rpc.discover import openrpc
 from llmd.settings import Settings
 
@@ -18,6 +18,8 @@ def documents() -> dict[str, dict[str, Any]]:
     for name, method in METHODS.items():
         found[f"{name}.params.schema.json"] = _schema(f"params of {name}", method.params)
         found[f"{name}.result.schema.json"] = _schema(f"result of {name}", method.result)
+    for name, params in NOTIFICATIONS.items():
+        found[f"{name}.params.schema.json"] = _schema(f"params of the notification {name}", params)
     return found
 
 

@@ -13,7 +13,7 @@ from referencing import Registry
 from referencing.jsonschema import DRAFT7
 
 from llmd import schemas
-from llmd.rpc import METHODS
+from llmd.rpc import METHODS, NOTIFICATIONS
 
 DIRECTORY = Path(__file__).parent.parent / "schemas"
 
@@ -33,7 +33,8 @@ def test_every_schema_is_valid_2020_12(name: str) -> None:
 
 def test_there_is_a_schema_for_the_params_and_the_result_of_each_method() -> None:
     names = {f"{method}.{side}.schema.json" for method in METHODS for side in ("params", "result")}
-    assert set(schemas.documents()) == names | {"openrpc.json", "config.schema.json"}
+    notifications = {f"{name}.params.schema.json" for name in NOTIFICATIONS}
+    assert set(schemas.documents()) == names | notifications | {"openrpc.json", "config.schema.json"}
 
 
 def test_a_schema_refuses_what_the_daemon_refuses() -> None:

@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from msgspec import Struct
+
+from llmd.chat import DeltaParams
 from llmd.rpc.base import Method
 from llmd.rpc.daemon import AUTH, INFO, PING, RELOAD
 from llmd.rpc.discover import DISCOVER
@@ -20,3 +23,6 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "rpc.discover": DISCOVER,
     }
 )
+
+NOTIFICATIONS: Mapping[str, type[Struct]] = MappingProxyType({"llmd.delta": DeltaParams})
+"""What the daemon sends unasked for an answer, with the type of its params."""

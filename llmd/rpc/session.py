@@ -40,7 +40,11 @@ class ByteStream(Protocol):
     """What a transport gives: anyio's errors, EndOfStream where the peer has shut down its side."""
 
     async def read(self, take: Callable[[bytes], bool], /) -> None:
-        """Hand what comes to `take`, a chunk at a time and without a detour, until it answers False."""
+        """Hand what comes to `take`, a chunk at a time and without a detour, until it answers False.
+
+        The first chunk is empty: what an earlier one left is taken from the same depth of the stack, since that is what
+        limits how deep a message may nest.
+        """
         ...
 
     async def send(self, data: bytes, /) -> None: ...
@@ -135,8 +139,7 @@ class Session:
                 scope.deadline = anyio.current_time() + self._limits.auth_ms / 1000
             try:
                 while not self._closing:
-                    if self._take_chunk(b""):  # what is left of a chunk that made more answers than there was room for
-                        await self._stream.read(self._take_chunk)
+                    await self._stream.read(self._take_chunk)
                     await self._output.room()
             except anyio.EndOfStream:
                 if (fault := self._decoder.end()) is not None:

@@ -62,8 +62,9 @@ class TcpByteStream:
         self.send_eof = stream.send_eof
 
     async def read(self, take: Callable[[bytes], bool]) -> None:
-        while take(await self._receive(CHUNK_BYTES)):
-            pass
+        data = b""
+        while take(data):
+            data = await self._receive(CHUNK_BYTES)
 
     def send_now(self, data: bytes | memoryview) -> int:
         return 0

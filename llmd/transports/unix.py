@@ -139,6 +139,15 @@ class UnixByteStream:
         """Hand what comes to `take` until it answers False. Raises EndOfStream and BrokenResourceError."""
         stopped: asyncio.Future[None] = self._loop.create_future()
 
+        def hand(data: bytes) -> None:
+            if stopped.done():
+                return
+            try:
+                if not take(data):
+                    stopped.set_result(None)
+            except Exception as error:  # of `take`, whose caller is the one who waits here
+                stopped.set_exception(error)
+
         def readable() -> None:
             if stopped.done():
                 return
@@ -149,14 +158,12 @@ class UnixByteStream:
             except OSError:
                 stopped.set_exception(anyio.BrokenResourceError())
                 return
-            try:
-                if not data:
-                    stopped.set_exception(anyio.EndOfStream())
-                elif not take(data):
-                    stopped.set_result(None)
-            except Exception as error:  # of `take`, whose caller is the one who waits here
-                stopped.set_exception(error)
+            if data:
+                hand(data)
+            else:
+                stopped.set_exception(anyio.EndOfStream())
 
+        self._loop.call_soon(hand, b"")
         self._loop.add_reader(self._socket, readable)
         try:
             await stopped

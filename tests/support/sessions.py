@@ -69,8 +69,9 @@ class MemoryStream:
     # -- the session's end ----------------------------------------------------------------------------------------
 
     async def read(self, take: Callable[[bytes], bool], /) -> None:
-        while take(await self._receive(CHUNK_BYTES)):
-            pass
+        data = b""
+        while take(data):
+            data = await self._receive(CHUNK_BYTES)
 
     async def _receive(self, max_bytes: int) -> bytes:
         await anyio.lowlevel.checkpoint()
