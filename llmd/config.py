@@ -14,8 +14,8 @@ from msgspec import Struct
 from llmd import paths
 from llmd.catalog import Catalog, configured, detected
 from llmd.errors import ConfigError
-from llmd.settings import ModelSettings, ProviderSettings, Settings
-from llmd.transports.tcp import loopback_address
+from llmd.settings import ListenSettings, ModelSettings, ProviderSettings, Settings
+from llmd.transports import loopback
 from llmd.validation import explain
 
 CONFIG_BYTES_MAX = 2**20
@@ -55,6 +55,12 @@ def load(env: Mapping[str, str], named: Path | None = None) -> Config:
         raise ConfigError(error.problems, str(file)) from None
 
 
+def listeners(settings: ListenSettings) -> dict[str, str]:
+    """The URLs to listen on by their scheme."""
+    given: dict[str, str | None] = msgspec.structs.asdict(settings)
+    return {scheme: url for scheme, url in given.items() if url is not None}
+
+
 def _read(file: Path) -> bytes:
     with file.open("rb") as opened:
         text = opened.read(CONFIG_BYTES_MAX + 1)
@@ -72,11 +78,11 @@ def _check(file: Path, data: dict[str, Any]) -> Config:
     if settings.default_model is not None and settings.default_model.partition("/")[0] not in rows:
         named = ", ".join(sorted(rows))
         problems.append(f'default_model: expected "provider/model" with a provider of this file; there are: {named}')
-    if settings.listen.tcp is not None:
+    for scheme, url in listeners(settings.listen).items():
         try:
-            loopback_address(settings.listen.tcp)
+            loopback.address(url, scheme)
         except ConfigError as error:
-            problems += [f"listen.tcp: {problem}" for problem in error.problems]
+            problems += [f"listen.{scheme}: {problem}" for problem in error.problems]
     if any(row.key and row.key.command for row in rows.values()) and _others_write(file):
         problems.append("runs a key's `command` but others can write it: chmod it to 0600")
     if problems:

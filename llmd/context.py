@@ -11,7 +11,7 @@ from llmd.dialects.base import Emit
 class Peer(NamedTuple):
     """The other end of a connection. `own` is true for the daemon's own user; `pid` is for the log, never trusted."""
 
-    transport: Literal["unix", "tcp"]
+    transport: Literal["unix", "tcp", "http"]
     uid: int | None
     pid: int | None
     own: bool
@@ -26,9 +26,14 @@ class Streams(Protocol):
 
 
 class Context(Struct, frozen=True):
-    """One call's terms. `received` is in seconds of the event loop's clock."""
+    """One call's terms.
+
+    received  in seconds of the event loop's clock
+    emit      where deltas go that were asked for without a token: the HTTP response
+    """
 
     peer: Peer
     request_id: str
     received: float
     streams: Streams
+    emit: Emit | None = None

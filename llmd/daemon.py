@@ -3,6 +3,7 @@
 import gc
 import hmac
 import logging
+import math
 import os
 import resource
 import secrets
@@ -10,8 +11,11 @@ import signal
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -28,7 +32,8 @@ from llmd.rpc.base import Service
 from llmd.rpc.dispatch import Dispatcher
 from llmd.rpc.hub import Hub
 from llmd.settings import Limits
-from llmd.transports import accept_all, tcp, unix
+from llmd.transports import TRANSPORTS, loopback, unix
+from llmd.transports.accepting import accept_all
 from llmd.transports.unix import SocketUnavailable
 from llmd.upstreams import Upstreams
 
@@ -68,6 +73,7 @@ class Daemon:
         self._token: bytes | None = None
         self._transport: AiohttpTransport | None = None
         self._stop = anyio.Event()
+        self._drained_by = math.inf  # once it stops, when what is in flight has had its time
         self._upstreams = self._build(self._config)
         executor = Executor(lambda: self._upstreams, Unlimited())
         service = Service(
@@ -84,16 +90,13 @@ class Daemon:
     async def serve(self) -> None:
         """Listen, answer, drain. Raises SocketUnavailable, ConfigError, or OSError where a port is taken."""
         options = self._options
-        urls = [
-            *options.listen,
-            *([self._config.settings.listen.tcp] if self._config.settings.listen.tcp else []),
-        ]
+        urls = [*options.listen, *config.listeners(self._config.settings.listen).values()]
         _raise_descriptor_limit()
         with ExitStack() as stack:
             unix_socket = stack.enter_context(unix.bound(options.socket))
             inode = options.socket.stat().st_ino
-            tcp_sockets = [stack.enter_context(tcp.bound(url)) for url in urls]
-            if tcp_sockets:
+            bound = [(_transport(url), stack.enter_context(loopback.bound(url, urlsplit(url).scheme))) for url in urls]
+            if bound:
                 file = options.token_file or paths.token_file(self._env)
                 self._token = _read_token(file)
             async with anyio.create_task_group() as own:
@@ -102,9 +105,9 @@ class Daemon:
                     async with anyio.create_task_group() as listeners:
                         listener = await SocketListener.from_socket(unix_socket.dup())
                         listeners.start_soon(accept_all, listener, connections, self._serve_unix)
-                        for tcp_socket in tcp_sockets:
-                            listener = await SocketListener.from_socket(tcp_socket.dup())
-                            listeners.start_soon(accept_all, listener, connections, self._serve_tcp)
+                        for transport, other in bound:
+                            required = options.require_token
+                            listeners.start_soon(transport.serve, other.dup(), self._hub, connections, required)
                         if options.spawned:
                             listeners.start_soon(self._watch, inode)
                         self._announce()
@@ -151,9 +154,6 @@ class Daemon:
     async def _serve_unix(self, stream: anyio.abc.UNIXSocketStream) -> None:
         await unix.serve_connection(self._hub, stream)
 
-    async def _serve_tcp(self, stream: anyio.abc.SocketStream) -> None:
-        await tcp.serve_connection(self._hub, stream, self._options.require_token)
-
     def _announce(self) -> None:
         log.info("ready on %s", self._options.socket)
         if self._options.ready_fd is not None:
@@ -172,6 +172,7 @@ class Daemon:
 
     def _begin_stop(self, reason: str) -> None:
         self._hub.draining = True
+        self._drained_by = anyio.current_time() + self._limits().drain_ms / 1000
         self._stop.set()
         log.info("stopping: %s", reason)
 
@@ -195,13 +196,22 @@ class Daemon:
     async def _drain(self) -> None:
         """Finish what is in flight, cancel what takes too long, and let the answers out."""
         hub = self._hub
-        with anyio.move_on_after(self._limits().drain_ms / 1000):
+        with anyio.CancelScope(deadline=self._drained_by):
             await hub.idle()
         with anyio.move_on_after(GOODBYE_S):
             for session in list(hub.sessions):
                 session.cancel_calls()
                 session.end()
             await hub.empty()
+
+
+def _transport(url: str) -> ModuleType:
+    """The module that serves this URL's scheme."""
+    module = TRANSPORTS.get(urlsplit(url).scheme)
+    if module is None:
+        known = " or ".join(f"{scheme}://127.0.0.1:9998" for scheme in TRANSPORTS)
+        raise ConfigError([f"{url!r} is no address to listen on: write it as {known}"])
+    return import_module(module)
 
 
 def _raise_descriptor_limit() -> None:

@@ -4,6 +4,7 @@ Owns the kinds, their codes and whether a caller may try again. Knows nothing of
 standard library, and so is shared by the daemon, the library and the command line.
 """
 
+import traceback
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -82,6 +83,11 @@ class LLMError(Exception):
         """The JSON-RPC error object: {"code", "message", "data": {"kind", "retryable", ...}}."""
         data = {"kind": self.kind, "retryable": self.retryable, **self.data}
         return {"code": self.code, "message": self.message, "data": data}
+
+
+def trace(error: BaseException) -> str:
+    """Where an exception came from, for the log: without its text, which may hold what a client sent."""
+    return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"
 
 
 class ConfigError(Exception):

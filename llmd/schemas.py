@@ -1,4 +1,4 @@
-"""The JSON Schemas (2020-12) of methods, notifications and the configuration, and the OpenRPC document, from the types."""
+"""JSON Schemas (2020-12) of methods, notifications and the configuration, and the OpenRPC document, from the types."""
 
 from pathlib import Path
 from typing import Any

@@ -81,6 +81,7 @@ class ListenSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     """Listeners besides the Unix socket, as `--listen` takes them."""
 
     tcp: str | None = None
+    http: str | None = None
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):

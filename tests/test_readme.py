@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.support.daemon import running_daemon
 from tests.transports.test_tcp import free_port
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
-PORT = "9998"
+PORTS = {"tcp": "9998", "http": "9999"}
 TOOLS = ("nc", "socat", "curl")
 
 
@@ -33,14 +34,16 @@ def sessions() -> list[tuple[str, str]]:
 SESSIONS = sessions()
 
 
-def run(command: str, port: int, directory: Path) -> str:
+def run(command: str, ports: Mapping[str, int], directory: Path) -> str:
     """What a shell prints for this command, its exit status last unless it is 0."""
     shim = directory / "bin" / "llmd"
     shim.parent.mkdir()
     shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m llmd "$@"\n')
     shim.chmod(0o755)
     env = {**os.environ, "PATH": f"{shim.parent}:{os.environ['PATH']}"}
-    shell = ["bash", "-o", "pipefail", "-c", command.replace(PORT, str(port))]
+    for scheme, port in ports.items():
+        command = command.replace(PORTS[scheme], str(port))
+    shell = ["bash", "-o", "pipefail", "-c", command]
     done = subprocess.run(shell, env=env, capture_output=True, text=True, timeout=30, check=False)
     status = f"[exit status {done.returncode}]\n" if done.returncode else ""
     printed = done.stdout + done.stderr
@@ -54,11 +57,12 @@ def test_there_are_examples() -> None:
 @pytest.mark.parametrize(("command", "expected"), SESSIONS, ids=[command for command, _ in SESSIONS])
 def test_a_console_session_prints_what_the_readme_says(tmp_path: Path, command: str, expected: str) -> None:
     for tool in TOOLS:
-        if re.search(rf"\| {tool} ", command) and shutil.which(tool) is None:
+        if re.search(rf"(^|\| ){tool} ", command) and shutil.which(tool) is None:
             pytest.skip(f"{tool} is not installed here; .ci/run installs it")
-    port = free_port()
-    with running_daemon(tmp_path, "--listen", f"tcp://127.0.0.1:{port}"):
-        printed = run(command, port, tmp_path)
+    ports = {scheme: free_port() for scheme in PORTS}
+    listen = [word for scheme, port in ports.items() for word in ("--listen", f"{scheme}://127.0.0.1:{port}")]
+    with running_daemon(tmp_path, *listen):
+        printed = run(command, ports, tmp_path)
     pattern = re.escape(expected.replace("<BLANKLINE>\n", "\n")).replace(re.escape("..."), ".*?")
     assert re.fullmatch(pattern, printed.replace("\r\n", "\n")), printed
 
@@ -68,7 +72,7 @@ def test_the_first_command_runs_a_payload_through_a_daemon(tmp_path: Path) -> No
     install, _, call = command.partition(" && ")
     assert install == "pip install ."
     with running_daemon(tmp_path):
-        assert run(call, 0, tmp_path).startswith('{"text": "hello", "finish_reason": "stop"')
+        assert run(call, {}, tmp_path).startswith('{"text": "hello", "finish_reason": "stop"')
 
 
 @pytest.mark.parametrize("text", blocks("toml"))

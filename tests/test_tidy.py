@@ -63,6 +63,7 @@ UNTESTED_MODULES = {
     "llmd/core/__init__.py": "holds a docstring",
     "llmd/dialects/__init__.py": "one table, used by every test of a dialect",
     "llmd/context.py": "types alone",
+    "llmd/transports/__init__.py": "one table, which tests of a daemon that listens use",
     "llmd/rpc/__init__.py": "one table; test_schemas and test_contract walk it",
     "llmd/rpc/base.py": "types alone",
     "llmd/rpc/execute.py": "tests/rpc/test_contract.py calls it in every way there is",

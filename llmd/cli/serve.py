@@ -1,6 +1,7 @@
 """Run the daemon in the foreground, until SIGTERM or an interrupt. SIGHUP reads the configuration again.
 
 llmd serve
+llmd serve --listen http://127.0.0.1:9999
 llmd serve --listen tcp://127.0.0.1:9998 --require-token
 """
 
@@ -23,11 +24,15 @@ _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--socket", metavar="PATH", help="default: $LLMD_SOCKET, else this user's")
     parser.add_argument(
-        "--listen", metavar="URL", action="append", default=[], help="also listen there: tcp://127.0.0.1:9998"
+        "--listen",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="also listen there: tcp://127.0.0.1:9998 or http://127.0.0.1:9999",
     )
     parser.add_argument("--config", metavar="FILE", type=Path, help="default: ~/.config/llmd/config.toml")
-    parser.add_argument("--token-file", metavar="FILE", type=Path, help="the bearer token for TCP; made if missing")
-    parser.add_argument("--require-token", action="store_true", help="on TCP, ask even this user for the token")
+    parser.add_argument("--token-file", metavar="FILE", type=Path, help="the token for TCP and HTTP; made if missing")
+    parser.add_argument("--require-token", action="store_true", help="on TCP and HTTP, even this user needs the token")
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
     # For `llmd call`, which starts a daemon where none runs.
     parser.add_argument("--spawned", action="store_true", help=argparse.SUPPRESS)

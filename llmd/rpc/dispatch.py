@@ -7,7 +7,6 @@ wire. Here is the one boundary where exceptions become error objects.
 """
 
 import logging
-import traceback
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, NamedTuple, cast
 
@@ -22,7 +21,8 @@ from msgspec import Raw
 from oslash.either import Left
 
 from llmd.context import Context
-from llmd.errors import LLMError
+from llmd.core import jsonrpc
+from llmd.errors import LLMError, trace
 from llmd.rpc.base import Method, Service
 from llmd.validation import explain
 
@@ -64,6 +64,11 @@ class Dispatcher:
 
 def error_reply(error: LLMError) -> Reply:
     return Reply(False, msgspec.json.encode(error.to_object()))
+
+
+def error_message(identifier: bytes, error: LLMError) -> bytes:
+    """A whole reply that is an error."""
+    return jsonrpc.render_reply(identifier, *error_reply(error))
 
 
 def _reply(method: str, result: Result) -> Reply:
@@ -122,7 +127,6 @@ def _params(decoder: msgspec.json.Decoder[Any], raw: Raw | None) -> Any:
 
 def _failed(error: Exception) -> Result:
     if not isinstance(error, LLMError):
-        # Without the exception's text, which may hold what a client sent.
-        log.error("a method failed: %s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__)))
+        log.error("a method failed: %s", trace(error))
         error = LLMError("internal_error", "something in llmd is broken; its log says what")
     return Error(error.code, error.message, error)

@@ -6,8 +6,8 @@ from llmd.rpc.base import Method, Service
 
 
 async def _execute(service: Service, ask: Ask, ctx: Context) -> Completion:
-    if ask.stream is None:
-        return await service.executor.execute(ask, ctx)
+    if ask.stream is None or ctx.emit is not None:
+        return await service.executor.execute(ask, ctx, ctx.emit)
     with ctx.streams.open(ask.stream) as emit:
         return await service.executor.execute(ask, ctx, emit)
 

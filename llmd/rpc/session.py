@@ -25,7 +25,7 @@ from llmd.core.jsonrpc import Batch, Call, Ignored, Invalid
 from llmd.dialects.base import Emit
 from llmd.errors import LLMError
 from llmd.rpc.batch import BatchReplies, Send
-from llmd.rpc.dispatch import Reply, error_reply
+from llmd.rpc.dispatch import Reply, error_message, error_reply
 from llmd.rpc.hub import Hub
 from llmd.rpc.output import Output
 
@@ -295,7 +295,7 @@ class Session:
         self._answer(call, error_reply(LLMError("busy", reason, retry_after_ms=RETRY_AFTER_MS)), send)
 
     def _send_error(self, identifier: bytes, error: LLMError, send: Send) -> None:
-        send(jsonrpc.render_reply(identifier, *error_reply(error)))
+        send(error_message(identifier, error))
 
     def _send(self, message: bytes) -> None:
         # A task's reply waits for the writer's turn, and leaves with those of the tasks that end before it.

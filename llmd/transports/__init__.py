@@ -1,44 +1,11 @@
-"""Listeners and byte streams: they accept, say who connected, and hand the stream to a session."""
+"""Listeners and byte streams: they accept, say who connected, and hand what comes to the methods.
 
-import errno
-import logging
-import traceback
-from collections.abc import Awaitable, Callable
-from typing import Any
+A transport is a module with `async def serve(listener, hub, group, require_token)`, which accepts until it is cancelled
+and then lets what is in flight finish.
+"""
 
-import anyio
-from anyio.abc import SocketListener, TaskGroup
+from collections.abc import Mapping
+from types import MappingProxyType
 
-log = logging.getLogger("llmd.transports")
-
-RETRY_ACCEPT_S = 0.1
-_OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-
-
-async def accept_all(listener: SocketListener, connections: TaskGroup, serve: Callable[[Any], Awaitable[None]]) -> None:
-    """Accept for ever, each connection served as a task of `connections` and closed behind it.
-
-    Out of descriptors, what waits in the backlog is accepted when some are free again.
-    """
-
-    async def one(stream: Any) -> None:
-        async with stream:
-            try:
-                await serve(stream)
-            except Exception as error:
-                # A mistake of ours ends one connection, not the daemon. Its text may hold what a client sent.
-                trace = "".join(traceback.format_tb(error.__traceback__))
-                log.error("a connection failed: %s\n%s", type(error).__name__, trace)
-
-    async with listener:
-        while True:
-            try:
-                stream = await listener.accept()
-            except (OSError, anyio.BrokenResourceError) as error:
-                cause = error.__cause__ if isinstance(error, anyio.BrokenResourceError) else error
-                if getattr(cause, "errno", None) not in _OUT_OF_RESOURCES:
-                    raise
-                log.warning("out of descriptors or memory: connections wait")
-                await anyio.sleep(RETRY_ACCEPT_S)
-                continue
-            connections.start_soon(one, stream)
+TRANSPORTS: Mapping[str, str] = MappingProxyType({"tcp": "llmd.transports.tcp", "http": "llmd.transports.http"})
+"""The module that serves each scheme of `--listen`; loaded when something listens there."""

@@ -4,6 +4,7 @@ import os
 import socket
 import struct
 import sys
+from typing import Any, Literal
 
 from llmd.context import Peer
 
@@ -31,19 +32,21 @@ def unix_peer(connection: socket.socket) -> Peer:
     return Peer("unix", uid, pid, uid == os.geteuid())
 
 
-def tcp_peer(connection: socket.socket) -> Peer:
-    """Uid of whoever connected over loopback; None where the kernel does not say, which counts as a stranger."""
+def tcp_peer(transport: Literal["tcp", "http"], here: tuple[Any, ...], there: tuple[Any, ...]) -> Peer:
+    """Uid of whoever connected over loopback; None where the kernel does not say, which counts as a stranger.
+
+    here there  the addresses of our end and of theirs, as `getsockname` and `getpeername` give them
+    """
     try:
-        uid = _loopback_uid(connection) if sys.platform == "linux" else None
+        uid = _loopback_uid(here, there) if sys.platform == "linux" else None
     except OSError:
         uid = None
-    return Peer("tcp", uid, None, uid is not None and uid == os.geteuid())
+    return Peer(transport, uid, None, uid is not None and uid == os.geteuid())
 
 
-def _loopback_uid(connection: socket.socket) -> int | None:
+def _loopback_uid(here: tuple[Any, ...], there: tuple[Any, ...]) -> int | None:
     """The owner of the connection's other end. After a close the kernel reports uid 0, so only ESTABLISHED counts."""
-    here, there = connection.getsockname(), connection.getpeername()
-    family = connection.family
+    family = socket.AF_INET6 if ":" in here[0] else socket.AF_INET
     # Seen from the peer: its own address comes first.
     sockid = _SOCKID.pack(there[1], here[1], _packed(family, there[0]), _packed(family, here[0]))
     request = _INET_DIAG_REQ.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << _TCP_ESTABLISHED) + sockid + _ANY_COOKIE

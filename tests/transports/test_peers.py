@@ -5,8 +5,13 @@ import socket
 
 import pytest
 
+from llmd.context import Peer
 from llmd.transports.peers import tcp_peer, unix_peer
 from tests.support.stranger import NOBODY, as_stranger, needs_root
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    return tcp_peer("tcp", connection.getsockname(), connection.getpeername())
 
 
 def test_a_unix_peer_is_known_by_uid_and_pid() -> None:
@@ -21,16 +26,17 @@ def test_a_loopback_peer_is_known_by_uid(family: socket.AddressFamily, host: str
     with socket.create_server((host, 0), family=family) as server, socket.socket(family) as client:
         client.connect(server.getsockname())
         with server.accept()[0] as connection:
-            assert tcp_peer(connection) == ("tcp", os.geteuid(), None, True)
+            assert peer_of(connection) == ("tcp", os.geteuid(), None, True)
 
 
 def test_a_peer_that_has_closed_is_a_stranger() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         client = socket.create_connection(server.getsockname())
         with server.accept()[0] as connection:
+            here, there = connection.getsockname(), connection.getpeername()
             client.close()
             assert connection.recv(1) == b""
-            peer = tcp_peer(connection)
+            peer = tcp_peer("tcp", here, there)
     assert (peer.uid, peer.own) == (None, False)
 
 
@@ -44,11 +50,11 @@ def test_another_user_over_loopback_is_not_our_own() -> None:
             client = socket.create_connection(address)
             with server.accept()[0] as connection:
                 held.append(client)
-                peer = tcp_peer(connection)
+                peer = peer_of(connection)
                 return f"{peer.uid} {peer.own}".encode()
 
         # The judge is the stranger here: what counts is whose socket the other end is.
         assert as_stranger(connect) == f"{NOBODY} True".encode()
         client = socket.create_connection(address)
         with client, server.accept()[0] as connection:
-            assert tcp_peer(connection).uid == 0
+            assert peer_of(connection).uid == 0

@@ -11,42 +11,11 @@ from pathlib import Path
 import pytest
 
 from llmd import paths
-from llmd.errors import ConfigError
-from llmd.transports.tcp import bound, loopback_address
 from tests.support.cli import llmd
 from tests.support.daemon import RunningDaemon, running_daemon
 from tests.support.stranger import as_stranger, needs_root
 
 PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
-
-
-@pytest.mark.parametrize(
-    ("url", "address"),
-    [
-        ("tcp://127.0.0.1:9998", ("127.0.0.1", 9998)),
-        ("tcp://localhost:1", ("127.0.0.1", 1)),
-        ("tcp://127.8.9.1:2/", ("127.8.9.1", 2)),
-        ("tcp://[::1]:3", ("::1", 3)),
-    ],
-)
-def test_loopback_addresses_are_taken(url: str, address: tuple[str, int]) -> None:
-    assert loopback_address(url) == address
-
-
-@pytest.mark.parametrize(
-    "url", ["tcp://0.0.0.0:1", "tcp://[::]:1", "tcp://10.0.0.1:1", "tcp://example.org:1", "tcp://:1"]
-)
-def test_any_other_address_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="not on this machine alone"):
-        loopback_address(url)
-
-
-@pytest.mark.parametrize(
-    "url", ["tcp://127.0.0.1", "tcp://127.0.0.1:x", "tcp://127.0.0.1:99999", "tcp://127.0.0.1:1/a"]
-)
-def test_what_is_no_address_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="is no address to listen on"):
-        bound(url)
 
 
 def free_port() -> int:

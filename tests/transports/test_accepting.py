@@ -6,7 +6,7 @@ from typing import Any
 import anyio
 import pytest
 
-from llmd.transports import accept_all
+from llmd.transports.accepting import accept_all
 
 pytestmark = pytest.mark.anyio
 
