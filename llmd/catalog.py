@@ -16,7 +16,7 @@ from llmd.settings import KeySettings, ModelSettings, ProviderSettings, Settings
 
 ECHO = "echo"
 FREE = Price(input=0, output=0)
-OVERHEAD_TOKENS = 512
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Known(Struct, frozen=True, kw_only=True):
@@ -111,7 +111,7 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
     labels: dict[str, str]
     models: dict[str, ModelSettings]
     max_concurrency: int | None
-    overhead_tokens: int
+    overhead_tokens: int | None
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"]
     stream_usage: bool
     latency_ms: int
@@ -127,7 +127,7 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
             base_url=self.base_url,
             max_tokens_name=self.max_tokens_name,
             stream_usage=self.stream_usage,
-            overhead_tokens=self.overhead_tokens,
+            **({} if self.overhead_tokens is None else {"overhead_tokens": self.overhead_tokens}),
             price=facts.price or (FREE if free else None),
             context_tokens=facts.context_tokens,
             max_output_tokens=facts.max_output_tokens,
@@ -141,28 +141,29 @@ class Catalog(Struct, frozen=True, kw_only=True):
     default_model: str | None
 
 
-def provider_row(name: str, settings: ProviderSettings, key: KeySettings | None = None) -> ProviderRow | str:
-    """The row that `[providers.NAME]` makes together with the catalog's, or what it lacks."""
+def provider_row(name: str, settings: ProviderSettings, env: Mapping[str, str] = NOTHING) -> ProviderRow | str:
+    """The row that `[providers.NAME]` makes with the catalog's and the daemon's environment, or what it lacks."""
     known = KNOWN.get(name, Known())
     dialect = settings.dialect or known.dialect
-    # Another address than the catalog's is another machine's: nothing that the catalog knows of a local engine holds.
-    local = known.local and settings.base_url is None
+    # With another address or dialect than the catalog's, nothing that it knows of a local engine holds.
+    local = known.local and settings.base_url is None and dialect == known.dialect
     base_url = settings.base_url or known.base_url
     if dialect != ECHO and not base_url:
         return 'needs a `base_url`, as in "http://127.0.0.1:8080/v1"'
     only_model = next(iter(settings.models)) if len(settings.models) == 1 else None
-    usual_key = KeySettings(env=known.key_env[0]) if known.key_env and settings.base_url is None else None
+    variable = next((name for name in known.key_env if env.get(name)), next(iter(known.key_env), None))
+    usual_key = KeySettings(env=variable) if variable is not None and settings.base_url is None else None
     return ProviderRow(
         name=name,
         dialect=dialect,
         base_url=base_url,
-        key=settings.api_key or key or usual_key,
+        key=settings.api_key or usual_key,
         default_model=settings.default_model or only_model or ("echo" if dialect == ECHO else known.default_model),
         local=local,
         labels=settings.labels,
         models=settings.models,
         max_concurrency=settings.max_concurrency,
-        overhead_tokens=OVERHEAD_TOKENS if settings.overhead_tokens is None else settings.overhead_tokens,
+        overhead_tokens=settings.overhead_tokens,
         max_tokens_name=settings.max_tokens_name or known.max_tokens_name,
         stream_usage=known.stream_usage if settings.stream_usage is None else settings.stream_usage,
         latency_ms=settings.latency_ms,
@@ -174,20 +175,18 @@ def detected(env: Mapping[str, str]) -> dict[str, ProviderRow]:
     """The providers that are there without any configuration: those with a key in `env`, and the local engines."""
     rows = {}
     for name, known in KNOWN.items():
-        variable = next((variable for variable in known.key_env if env.get(variable)), None)
-        if variable is not None or not known.key_env:
-            key = KeySettings(env=variable) if variable is not None else None
-            row = provider_row(name, ProviderSettings(), key)
+        if not known.key_env or any(env.get(variable) for variable in known.key_env):
+            row = provider_row(name, ProviderSettings(), env)
             assert isinstance(row, ProviderRow), f"catalog row {name}: {row}"
             rows[name] = row
     return rows
 
 
-def configured(settings: Settings) -> tuple[dict[str, ProviderRow], list[str]]:
+def configured(settings: Settings, env: Mapping[str, str] = NOTHING) -> tuple[dict[str, ProviderRow], list[str]]:
     """The providers of a configuration, with echo among them, and what is wrong with the others."""
     rows, problems = {}, []
     for name, provider in {ECHO: ProviderSettings(), **settings.providers}.items():
-        row = provider_row(name, provider)
+        row = provider_row(name, provider, env)
         if isinstance(row, ProviderRow):
             rows[name] = row
         else:

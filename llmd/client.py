@@ -20,11 +20,13 @@ RECEIVE_BYTES = 256 * 1024
 
 
 class NoDaemon(Exception):
-    """Nothing answers at any of these sockets."""
+    """Nothing answers at any of these sockets; `forbidden` is the one that would not let us try."""
 
-    def __init__(self, sockets: Iterable[Path]) -> None:
+    def __init__(self, sockets: Iterable[Path], forbidden: Path | None = None) -> None:
         self.sockets = list(sockets)
-        super().__init__(f"no daemon listens on {' or '.join(map(str, self.sockets))}")
+        self.forbidden = forbidden
+        where = " or ".join(map(str, self.sockets))
+        super().__init__(f"{forbidden} belongs to another user" if forbidden else f"no daemon listens on {where}")
 
 
 class ConnectionLost(Exception):
@@ -37,18 +39,23 @@ class Wire:
     def __init__(self, sockets: Iterable[Path], timeout_s: float | None = None) -> None:
         """Connect to the first of `sockets` where somebody listens. Raises NoDaemon."""
         tried = list(sockets)
+        forbidden: Path | None = None
         self._buffer = bytearray()
         self._at = 0
         for path in tried:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 self._socket.connect(str(path))
-            except OSError:  # not there, refused, not ours, or a name too long: nobody to talk to
+            except PermissionError:
+                self._socket.close()
+                forbidden = forbidden or path
+                continue
+            except OSError:  # not there, refused, or a name too long: nobody to talk to
                 self._socket.close()
                 continue
             self._socket.settimeout(timeout_s)
             return
-        raise NoDaemon(tried)
+        raise NoDaemon(tried, forbidden)
 
     def __enter__(self) -> Wire:
         return self

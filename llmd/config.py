@@ -4,7 +4,7 @@ import os
 import re
 import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from msgspec import Struct
 from llmd import paths
 from llmd.catalog import Catalog, configured, detected
 from llmd.errors import ConfigError
-from llmd.settings import ListenSettings, ModelSettings, ProviderSettings, Settings
+from llmd.settings import Limits, ListenSettings, ModelSettings, ProviderSettings, Settings
 from llmd.transports import loopback
 from llmd.validation import explain
 
@@ -38,7 +38,7 @@ def load(env: Mapping[str, str], named: Path | None = None) -> Config:
     """
     file = named or paths.config_file(env)
     try:
-        text = _read(file)
+        text, others_write = _read(file)
     except FileNotFoundError:
         if named is None and not env.get("LLMD_CONFIG"):
             return Config(None, Settings(), Catalog(providers=detected(env), default_model=None))
@@ -46,11 +46,14 @@ def load(env: Mapping[str, str], named: Path | None = None) -> Config:
     except OSError as error:
         raise ConfigError([f"cannot be read: {error.strerror}"], str(file)) from None
     try:
-        return _check(file, tomllib.loads(text.decode()))
+        return _check(file, tomllib.loads(text.decode()), env, others_write)
     except UnicodeDecodeError:
         raise ConfigError(["is not UTF-8"], str(file)) from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError([f"is not TOML: {error}"], str(file)) from None
+        place = re.search(r"at line \d+, column \d+|at end of document", str(error))
+        raise ConfigError([f"is not TOML {place[0] if place else ''}".rstrip()], str(file)) from None
+    except RecursionError:
+        raise ConfigError(["is nested too deep"], str(file)) from None
     except ConfigError as error:
         raise ConfigError(error.problems, str(file)) from None
 
@@ -61,21 +64,25 @@ def listeners(settings: ListenSettings) -> dict[str, str]:
     return {scheme: url for scheme, url in given.items() if url is not None}
 
 
-def _read(file: Path) -> bytes:
+def _read(file: Path) -> tuple[bytes, bool]:
+    """What stands in the file, and whether others can write it."""
     with file.open("rb") as opened:
         text = opened.read(CONFIG_BYTES_MAX + 1)
+        found = os.fstat(opened.fileno())
     if len(text) > CONFIG_BYTES_MAX:
         raise ConfigError([f"is longer than {CONFIG_BYTES_MAX} bytes"], str(file))
-    return text
+    others_write = bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) or found.st_uid not in (os.geteuid(), 0)
+    return text, others_write
 
 
-def _check(file: Path, data: dict[str, Any]) -> Config:
+def _check(file: Path, data: dict[str, Any], env: Mapping[str, str], others_write: bool) -> Config:
     problems = _type_problems(data)
     if problems:
         raise ConfigError(problems)
     settings = msgspec.convert(data, Settings)
-    rows, problems = configured(settings)
-    if settings.default_model is not None and settings.default_model.partition("/")[0] not in rows:
+    rows, problems = configured(settings, env)
+    provider, _, model = (settings.default_model or "").partition("/")
+    if settings.default_model is not None and not (provider in rows and model):
         named = ", ".join(sorted(rows))
         problems.append(f'default_model: expected "provider/model" with a provider of this file; there are: {named}')
     for scheme, url in listeners(settings.listen).items():
@@ -83,7 +90,7 @@ def _check(file: Path, data: dict[str, Any]) -> Config:
             loopback.address(url, scheme)
         except ConfigError as error:
             problems += [f"listen.{scheme}: {problem}" for problem in error.problems]
-    if any(row.key and row.key.command for row in rows.values()) and _others_write(file):
+    if any(row.key and row.key.command for row in rows.values()) and others_write:
         problems.append("runs a key's `command` but others can write it: chmod it to 0600")
     if problems:
         raise ConfigError(problems)
@@ -92,7 +99,9 @@ def _check(file: Path, data: dict[str, Any]) -> Config:
 
 def _type_problems(data: dict[str, Any]) -> list[str]:
     """What does not fit its type, table by table, so that each problem has its whole path and none hides another."""
+    sections: dict[str, type[Struct]] = {"limits": Limits, "listen": ListenSettings}
     tables: list[tuple[str, Any, type[Struct]]] = [("", data, Settings)]
+    tables += [(name, data[name], kind) for name, kind in sections.items() if name in data]
     providers = data.get("providers")
     for name, provider in providers.items() if isinstance(providers, dict) else ():
         path = f"providers.{_quoted(name)}"
@@ -106,12 +115,8 @@ def _type_problems(data: dict[str, Any]) -> list[str]:
         if not _PROVIDER_NAME.fullmatch(name)
     ]
     for path, table, kind in tables:
-        nested = {Settings: "providers", ProviderSettings: "models"}.get(kind)
-        own = (
-            {**table, nested: {}}
-            if nested and isinstance(table, dict) and isinstance(table.get(nested), dict)
-            else table
-        )
+        nested = {Settings: ("providers", *sections), ProviderSettings: ("models",)}.get(kind, ())
+        own = _without_tables(table, nested)
         while (problem := _problem(own, kind)) is not None:
             problems.append(str(problem._replace(path=_under(path, problem.path))))
             # msgspec stops at the first problem: look again without the member that has it.
@@ -120,6 +125,13 @@ def _type_problems(data: dict[str, Any]) -> list[str]:
                 break
             own = {key: value for key, value in own.items() if key != member}
     return problems
+
+
+def _without_tables(table: Any, names: Sequence[str]) -> Any:
+    """`table` without those of its members that are tables and looked at by themselves."""
+    if not isinstance(table, dict):
+        return table
+    return {name: value for name, value in table.items() if name not in names or not isinstance(value, dict)}
 
 
 def _problem(table: Any, kind: type[Struct]) -> Any:
@@ -136,8 +148,3 @@ def _under(path: str, member: str) -> str:
 
 def _quoted(name: str) -> str:
     return name if name.replace("-", "").replace("_", "").isalnum() else f'"{name}"'
-
-
-def _others_write(file: Path) -> bool:
-    found = file.stat()
-    return bool(found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)) or found.st_uid not in (os.geteuid(), 0)

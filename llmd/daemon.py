@@ -8,8 +8,9 @@ import os
 import resource
 import secrets
 import signal
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +26,7 @@ from msgspec import Struct
 from llmd import config, paths
 from llmd.budgets import Unlimited
 from llmd.config import Config
-from llmd.errors import ConfigError, LLMError
+from llmd.errors import ConfigError, LLMError, trace
 from llmd.executor import Executor
 from llmd.rpc import METHODS
 from llmd.rpc.base import Service
@@ -45,6 +46,7 @@ log = logging.getLogger("llmd.daemon")
 IDLE_EXIT_S = 15 * 60.0
 WATCH_INTERVAL_S = 5.0
 GOODBYE_S = 2.0
+DESCRIPTORS = 65_536
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -74,6 +76,7 @@ class Daemon:
         self._transport: AiohttpTransport | None = None
         self._stop = anyio.Event()
         self._drained_by = math.inf  # once it stops, when what is in flight has had its time
+        self._hurry = anyio.CancelScope()
         self._upstreams = self._build(self._config)
         executor = Executor(lambda: self._upstreams, Unlimited())
         service = Service(
@@ -93,8 +96,7 @@ class Daemon:
         urls = [*options.listen, *config.listeners(self._config.settings.listen).values()]
         _raise_descriptor_limit()
         with ExitStack() as stack:
-            unix_socket = stack.enter_context(unix.bound(options.socket))
-            inode = options.socket.stat().st_ino
+            unix_socket, inode = stack.enter_context(unix.bound(options.socket))
             bound = [(_transport(url), stack.enter_context(loopback.bound(url, urlsplit(url).scheme))) for url in urls]
             if bound:
                 file = options.token_file or paths.token_file(self._env)
@@ -110,11 +112,14 @@ class Daemon:
                             listeners.start_soon(transport.serve, other.dup(), self._hub, connections, required)
                         if options.spawned:
                             listeners.start_soon(self._watch, inode)
-                        self._announce()
+                        self._announce(other for _, other in bound)
                         listeners.start_soon(_warm_up)
                         await self._stop.wait()
+                        await self._finish_calls()
                         listeners.cancel_scope.cancel()
-                    await self._drain()
+                    # A backlog that nobody accepts from would keep callers waiting.
+                    stack.close()
+                    await self._say_goodbye()
                     connections.cancel_scope.cancel()
                 if self._transport is not None:
                     await self._transport.aclose()
@@ -154,10 +159,11 @@ class Daemon:
     async def _serve_unix(self, stream: anyio.abc.UNIXSocketStream) -> None:
         await unix.serve_connection(self._hub, stream)
 
-    def _announce(self) -> None:
-        log.info("ready on %s", self._options.socket)
+    def _announce(self, others: Iterable[socket.socket]) -> None:
+        log.info("ready on %s", ", ".join(map(str, (self._options.socket, *(s.getsockname()[:2] for s in others)))))
         if self._options.ready_fd is not None:
-            os.write(self._options.ready_fd, b"\n")
+            with suppress(OSError):  # whoever waited for it has gone; others have not
+                os.write(self._options.ready_fd, b"\n")
             os.close(self._options.ready_fd)
 
     async def _heed_signals(self, *, task_status: TaskStatus[None]) -> None:
@@ -167,10 +173,18 @@ class Daemon:
                 if number != signal.SIGHUP:
                     self._begin_stop(number.name)
                     continue
-                with suppress(LLMError):  # told in the log, and nothing has changed
+                try:
                     await self._reload()
+                except LLMError:
+                    pass  # told in the log, and nothing has changed
+                except Exception as error:
+                    log.error("a reload failed: %s", trace(error))
 
     def _begin_stop(self, reason: str) -> None:
+        """Said again, it cuts the drain short."""
+        if self._hub.draining:
+            self._hurry.cancel()
+            return
         self._hub.draining = True
         self._drained_by = anyio.current_time() + self._limits().drain_ms / 1000
         self._stop.set()
@@ -193,16 +207,19 @@ class Daemon:
                 self._begin_stop("nobody has called for a while" if idle else "the socket is gone")
                 return
 
-    async def _drain(self) -> None:
-        """Finish what is in flight, cancel what takes too long, and let the answers out."""
-        hub = self._hub
-        with anyio.CancelScope(deadline=self._drained_by):
-            await hub.idle()
+    async def _finish_calls(self) -> None:
+        """Let what is in flight finish, within `drain_ms`; new calls are told that the daemon is stopping."""
+        with self._hurry:
+            self._hurry.deadline = self._drained_by
+            await self._hub.idle()
+
+    async def _say_goodbye(self) -> None:
+        """Cancel what has not finished, and let the answers out."""
         with anyio.move_on_after(GOODBYE_S):
-            for session in list(hub.sessions):
+            for session in list(self._hub.sessions):
                 session.cancel_calls()
                 session.end()
-            await hub.empty()
+            await self._hub.empty()
 
 
 def _transport(url: str) -> ModuleType:
@@ -215,10 +232,12 @@ def _transport(url: str) -> ModuleType:
 
 
 def _raise_descriptor_limit() -> None:
-    """A connection takes a descriptor and so does an upstream call: take what the system allows."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with suppress(OSError, ValueError):  # macOS allows less than it says
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    """A connection takes a descriptor and so does an upstream call: the shell's habit is too few."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _warm_up() -> None:
@@ -249,6 +268,6 @@ def _read_token(file: Path) -> bytes:
         token = file.read_bytes().strip()
     except OSError as error:
         raise SocketUnavailable(f"cannot make or read the token file {file}: {error.strerror}") from None
-    if len(token) < 16:
-        raise SocketUnavailable(f"the token in {file} is shorter than 16 characters: remove the file for a new one")
+    if not 16 <= len(token) <= 128:
+        raise SocketUnavailable(f"the token in {file} must have 16 to 128 characters: remove the file for a new one")
     return token

@@ -59,7 +59,7 @@ class Executor:
             took = _ms_since(started)
             kind = outcome.kind if isinstance(outcome, Failure) else "ok"
             attempts.append(Attempt(row.provider, row.model, kind, took))
-            log.info("%s pid %s %s %s %d ms", ctx.request_id, ctx.peer.pid, row.target, kind, took)
+            log.info("%s pid %s %.128r %s %d ms", ctx.request_id, ctx.peer.pid, row.target, kind, took)
             if isinstance(outcome, Failure):
                 raise _error(outcome, target, attempts)
             return _completion(call, outcome, attempts, _ms_since(ctx.received))

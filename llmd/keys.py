@@ -1,5 +1,6 @@
 """Provider keys: where each comes from, and the one place that holds it. A key never shows in a repr or a log."""
 
+import os.path
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -58,7 +59,7 @@ class Key:
 
     def _path(self, settings: KeySettings) -> Path | None:
         if settings.file is not None:
-            return Path(settings.file).expanduser()
+            return Path(os.path.expanduser(settings.file))
         directory = self._env.get("CREDENTIALS_DIRECTORY")
         return Path(directory) / (settings.credential or "") if directory else None
 

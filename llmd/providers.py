@@ -63,7 +63,7 @@ def _translated(error: Exception) -> httpx.TransportError:
     """The httpx error that says as much as is certain: connect errors mean that nothing was written."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return httpx.ConnectTimeout("connect timed out")
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL):
+    if isinstance(error, aiohttp.ClientConnectorError | ValueError):  # refused, no such name or address, no proxy
         return httpx.ConnectError("connect failed")
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
         return httpx.ConnectError("proxy failed")
@@ -213,6 +213,8 @@ class HttpProvider:
             return Failure(
                 kind="upstream_unavailable", message="nothing answers at the provider's address", billed="no"
             )
+        except httpx.ReadTimeout:
+            return _silent()
         except httpx.TransportError:
             return Failure(kind="upstream_unavailable", message="the provider closed the connection without an answer")
         try:
@@ -246,12 +248,15 @@ class HttpProvider:
                 cut = True
         outcome = reader.end(cut)
         if silent and isinstance(outcome, Failure):
-            seconds = f"{IDLE_TIMEOUT_S:.0f} s"
-            return Failure(kind="upstream_unavailable", message=f"the provider's stream said nothing for {seconds}")
+            return _silent()
         if emit is not None and isinstance(outcome, Answer):
             for delta in told.rest(outcome):
                 await emit(delta)
         return outcome
+
+
+def _silent() -> Failure:
+    return Failure(kind="upstream_unavailable", message=f"the provider said nothing for {IDLE_TIMEOUT_S:.0f} s")
 
 
 @lru_cache(64)

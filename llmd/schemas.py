@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from llmd.rpc import METHODS, NOTIFICATIONS
-from llmd.rpc.discover import openrpc
+from llmd.rpc.discover import described_alike, openrpc
 from llmd.settings import Settings
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -39,4 +39,4 @@ def write(directory: Path) -> list[Path]:
 
 
 def _schema(title: str, kind: Any) -> dict[str, Any]:
-    return {"$schema": DIALECT, "title": title, **msgspec.json.schema(kind)}
+    return {"$schema": DIALECT, "title": title, **described_alike(msgspec.json.schema(kind))}

@@ -2,6 +2,7 @@
 
 import re
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
@@ -73,8 +74,16 @@ class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_def
     fail: FailureKind | None = None
 
     def __post_init__(self) -> None:
-        if self.base_url is not None and not _HTTP_URL.fullmatch(self.base_url):
+        if self.base_url is not None and not _is_http(self.base_url):
             raise ValueError('`base_url` must be an address such as "http://127.0.0.1:8080/v1"')
+
+
+def _is_http(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return _HTTP_URL.fullmatch(url) is not None and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port beyond 65535, brackets without an address
+        return False
 
 
 class ListenSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -15,6 +15,8 @@ from llmd.keys import Key
 if TYPE_CHECKING:
     from llmd.providers import AiohttpTransport, HttpProvider
 
+HEALTH_MAX_AGE_S = 5.0
+
 Health = Literal["ready", "no_key", "unreachable"]
 
 
@@ -30,6 +32,8 @@ class Upstreams:
         self._transport = transport
         self._default_models = {name: row.default_model for name, row in catalog.providers.items()}
         self._providers: dict[str, Provider] = {}
+        self._asking = anyio.Lock()
+        self._asked: tuple[float, dict[str, tuple[Health, list[str]]]] | None = None
 
     def provider(self, name: str) -> Provider:
         """The provider of this name, which must be in the catalog."""
@@ -50,7 +54,7 @@ class Upstreams:
         usable: dict[str, str] = {}
         unusable: dict[str, str] = {}
         if not ask_names_target and self.catalog.default_model is None:
-            for name, (state, models) in (await self.health()).items():
+            for name, (state, models) in (await self._recent_health()).items():
                 row = self.catalog.providers[name]
                 model = row.default_model or next(iter(models), None)
                 if row.dialect == ECHO:
@@ -62,6 +66,13 @@ class Upstreams:
                 else:
                     usable[name] = model
         return Facts(self._default_models, self.catalog.default_model, usable, unusable)
+
+    async def _recent_health(self) -> dict[str, tuple[Health, list[str]]]:
+        """`health` as it was some seconds ago at most: one that asks engines on every call would slow every call."""
+        async with self._asking:
+            if self._asked is None or anyio.current_time() - self._asked[0] > HEALTH_MAX_AGE_S:
+                self._asked = anyio.current_time(), await self.health()
+            return self._asked[1]
 
     async def health(self) -> dict[str, tuple[Health, list[str]]]:
         """Of each provider, whether it could be called, and the models that it is known to have."""

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from llmd.catalog import FREE, KNOWN, OVERHEAD_TOKENS, ProviderRow, configured, detected, provider_row
+from llmd.catalog import FREE, KNOWN, ProviderRow, configured, detected, provider_row
 from llmd.core.rows import Price
 from llmd.dialects import DIALECTS
 from llmd.settings import KeySettings, ModelSettings, ProviderSettings, Settings
@@ -67,7 +67,7 @@ def test_what_a_configuration_leaves_out_comes_from_the_catalog() -> None:
     assert (row.max_tokens_name, row.max_concurrency, row.overhead_tokens) == (
         "max_completion_tokens",
         3,
-        OVERHEAD_TOKENS,
+        None,
     )
     assert made("openai", max_tokens_name="max_tokens").max_tokens_name == "max_tokens"
     assert made("mistral").stream_usage is False

@@ -10,6 +10,7 @@ The result is printed as JSON on standard output; an error as JSON on standard e
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -44,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        # JSON between programs is UTF-8 whatever the locale says (RFC 8259, section 8.1).
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         text, params = _payload(options.method, options.params)
         if options.stream:
@@ -89,8 +94,8 @@ def _connect(flag: str | None, env: Mapping[str, str], *, spawn: bool) -> Wire:
     sockets = paths.client_sockets(env, flag)
     try:
         return Wire(sockets)
-    except NoDaemon:
-        if not spawn or paths.named_socket(env, flag) is not None:
+    except NoDaemon as error:
+        if not spawn or paths.named_socket(env, flag) is not None or error.forbidden == sockets[0]:
             raise
     return _spawned(sockets[0], env)
 

@@ -73,8 +73,6 @@ def run(options: argparse.Namespace) -> int:
         return _complain(str(error))
     except ConfigError as error:
         return _complain("; ".join(f"{error.file or 'configuration'}: {problem}" for problem in error.problems))
-    except OSError as error:
-        return _complain(f"cannot listen: {error.strerror}")
     return 0
 
 

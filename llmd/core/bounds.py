@@ -1,16 +1,15 @@
 """The most that a request can cost, told before it is sent.
 
 A byte-level tokenizer never makes more tokens than it is given bytes, so the serialised request bounds its own input;
-`overhead_tokens` of the row covers what the provider adds. Exact where `sound` is true; media and an answer without a
-limit leave it false.
+`overhead_tokens` of the row covers what the provider adds. It holds where `sound` is true; media of a model without a
+known context and an answer without a limit leave it false.
 """
 
 import unicodedata
-from math import ceil
 
 from msgspec import Struct
 
-from llmd.chat import AMOUNT_MAX, Chat, FilePart, ImagePart, Usage
+from llmd.chat import Chat, FilePart, ImagePart, Usage
 from llmd.core.amounts import Amounts, spent
 from llmd.core.pricing import cost_nano_usd
 from llmd.core.rows import ModelRow, Price
@@ -25,7 +24,7 @@ class Bound(Struct, frozen=True):
 
 
 def bound(chat: Chat, body: str, row: ModelRow, max_tokens: int | None) -> Bound:
-    """What sending `body`, the request with its escapes undone, can cost at most at `row`."""
+    """What sending `body`, the serialised request, can cost at most at `row`. Its escapes only make it longer."""
     raw = len(body.encode())
     folded = raw if body.isascii() else len(unicodedata.normalize("NFKC", body).encode())
     tokens = max(raw, folded) + row.overhead_tokens
@@ -35,8 +34,9 @@ def bound(chat: Chat, body: str, row: ModelRow, max_tokens: int | None) -> Bound
     longest = max_tokens if max_tokens is not None else row.max_output_tokens
     usage = Usage(input_tokens=tokens, output_tokens=longest or 0, total_tokens=tokens + (longest or 0), exact=False)
     cost = None if row.price is None else cost_nano_usd(usage, _dearest(row.price))
-    amounts = spent(usage, None if cost is None else min(ceil(cost), AMOUNT_MAX))
-    return Bound(amounts, max_tokens, sound=longest is not None and not (media and row.context_tokens is None))
+    return Bound(
+        spent(usage, cost), max_tokens, sound=longest is not None and not (media and row.context_tokens is None)
+    )
 
 
 def _dearest(price: Price) -> Price:

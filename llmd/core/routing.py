@@ -76,7 +76,7 @@ def _no_route(facts: Facts) -> LLMError:
         message = f"the request names no model and several could serve it; name one, or a default_model: {choices}"
     else:
         message = (
-            "the request names no model and no provider is ready: set a key such as OPENAI_API_KEY for the daemon, "
-            'start a local engine, or name "echo/echo"'
+            "the request names no model and no provider is ready: start the daemon with a key in its environment, "
+            'such as OPENAI_API_KEY, start a local engine, or name "echo/echo"'
         )
     return LLMError("no_route", message, targets=targets)

@@ -1,10 +1,9 @@
 """What is known of a model at a provider: one row of facts, not a class."""
 
+from math import inf
 from typing import Literal
 
 from msgspec import Struct
-
-NANO_USD_A_USD = 10**9
 
 
 class Price(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -16,8 +15,8 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
     cache_write: float | None = None
 
     def __post_init__(self) -> None:
-        if min(self.input, self.output, self.cache_read or 0, self.cache_write or 0) < 0:
-            raise ValueError("a price is not negative")
+        if not all(0 <= rate < inf for rate in (self.input, self.output, self.cache_read or 0, self.cache_write or 0)):
+            raise ValueError("a price is a number that is not negative")
 
 
 class ModelRow(Struct, frozen=True, kw_only=True):

@@ -45,7 +45,6 @@ class Answer(Struct, frozen=True, kw_only=True):
     refusal: str | None = None
     usage: Usage | None = None
     cost_nano_usd: int | None = None
-    model: str | None = None
     request_id: str | None = None
     state: Any = None
 

@@ -183,7 +183,7 @@ class _Said(Struct):
 
 
 class _Choice(Struct):
-    index: int = 0
+    index: int | None = None
     message: _Said | None = None
     delta: _Said | None = None
     finish_reason: str | None = None
@@ -196,8 +196,6 @@ class _Groq(Struct):
 class _Reply(Struct):
     """A whole response, or one chunk of a stream."""
 
-    id: str | None = None
-    model: str | None = None
     choices: list[_Choice] | None = None
     usage: _Usage | None = None
     x_groq: _Groq | None = None
@@ -240,7 +238,6 @@ class _Assembly:
         self.chosen = False  # whether anything of an answer has come
         self.finish: str | None = None
         self.usage: Usage | None = None
-        self._model: str | None = None
         self._texts: list[str] = []
         self._reasoning: list[str] = []
         self._refusals: list[str] = []
@@ -250,14 +247,13 @@ class _Assembly:
         if reply.error is not UNSET and reply.error is not None:
             self.failure = read_stream_error(reply.error, self.headers)
             return []
-        self._model = reply.model or self._model
         usage = reply.usage or (reply.x_groq.usage if reply.x_groq else None)
         if usage is not None:
             self.usage = _usage(usage)
         deltas: list[Delta] = []
         for choice in reply.choices or []:
-            if choice.index != 0:
-                continue
+            if choice.index:
+                continue  # of several that were asked for, the first
             self.chosen = True
             self.finish = choice.finish_reason or self.finish
             said = choice.message or choice.delta  # Perplexity sends an empty delta beside the message
@@ -321,7 +317,6 @@ class _Assembly:
             reasoning="".join(self._reasoning) or None,
             refusal="".join(self._refusals) or None,
             usage=self.usage,
-            model=self._model,
             request_id=request_id(self.headers),
         )
 

@@ -1,5 +1,6 @@
 """`rpc.discover`: the methods as an OpenRPC 1.3 document, made from their types."""
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +14,22 @@ from llmd.rpc.base import Empty, Method, Service
 _COMPONENT = "#/components/schemas/{name}"
 
 
+def described_alike(schema: Any) -> Any:
+    """`schema` with its descriptions dedented: docstrings keep their indentation before Python 3.13."""
+    if isinstance(schema, dict):
+        return {
+            name: inspect.cleandoc(value)
+            if name == "description" and isinstance(value, str)
+            else described_alike(value)
+            for name, value in schema.items()
+        }
+    return [described_alike(value) for value in schema] if isinstance(schema, list | tuple) else schema
+
+
 def openrpc(methods: Mapping[str, Method]) -> dict[str, Any]:
     """The OpenRPC document for these methods; every schema stands once, under components."""
     types = [kind for method in methods.values() for kind in (method.params, method.result)]
-    schemas, components = msgspec.json.schema_components(types, ref_template=_COMPONENT)
+    schemas, components = described_alike(msgspec.json.schema_components(types, ref_template=_COMPONENT))
     results = schemas[1::2]
     return {
         "openrpc": "1.3.2",
@@ -52,8 +65,16 @@ def _params(method: Method, components: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _discover(service: Service, params: Empty, ctx: Context) -> dict[str, Any]:
-    return openrpc(service.methods)
+class _Discover:
+    """Makes the document once: it takes milliseconds, and is answered at once however much is in flight."""
+
+    def __init__(self) -> None:
+        self._made: tuple[Mapping[str, Method], msgspec.Raw] | None = None
+
+    def __call__(self, service: Service, params: Empty, ctx: Context) -> msgspec.Raw:
+        if self._made is None or self._made[0] is not service.methods:
+            self._made = service.methods, msgspec.Raw(msgspec.json.encode(openrpc(service.methods)))
+        return self._made[1]
 
 
-DISCOVER = Method(Empty, dict[str, Any], "Describe every method as an OpenRPC document.", now=_discover)
+DISCOVER = Method(Empty, dict[str, Any], "Describe every method as an OpenRPC document.", now=_Discover())

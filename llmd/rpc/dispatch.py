@@ -113,7 +113,7 @@ def _params(decoder: msgspec.json.Decoder[Any], raw: Raw | None) -> Any:
     if raw is None:
         raw = _NO_PARAMS
     elif memoryview(raw)[0] == ord("["):
-        if msgspec.json.decode(raw):
+        if not bytes(raw)[1:].lstrip(b" \t\r\n").startswith(b"]"):
             raise LLMError("invalid_params", "params go by name: send an object")
         raw = _NO_PARAMS
     try:

@@ -104,7 +104,7 @@ class Session:
         if len(hub.sessions) >= self._limits.connections:
             reason = f"the daemon has {self._limits.connections} connections"
             self._refuse(LLMError("busy", reason, retry_after_ms=RETRY_AFTER_MS))
-            self._faulted = False
+            self._faulted = False  # it is not waited for: that would be a connection more
         hub.sessions.add(self)
         log.debug("connection %d: pid %s uid %s", self._number, self._peer.pid, self._peer.uid)
         try:
@@ -157,16 +157,17 @@ class Session:
 
     def _take_chunk(self, data: bytes) -> bool:
         """Take the messages that `data` completes, and answer what can be answered at once; False to pause reading."""
-        self._taking = True
+        self._taking, paused = True, False
         for message in self._decoder.feed(data):
             self._take(message)
             # One chunk may hold a thousand requests whose answers are a thousand times their size.
-            if self._closing or self._output.is_full():
+            if paused := self._closing or self._output.is_full():
                 break
         self._taking = False
         self._output.flush()
         self._count_input(self._decoder.buffered)
-        return not (self._closing or self._output.is_full())
+        # Room that has come since does not count: what is left in the decoder must not wait for the next byte.
+        return not (paused or self._closing or self._output.is_full())
 
     def _take(self, message: jsonrpc.Message | Fault) -> None:
         self._hub.messages += 1
@@ -188,7 +189,8 @@ class Session:
         elif not self._authorized:
             self._refuse(LLMError("parse_error", "this is not JSON"))
         else:
-            self._send_error(jsonrpc.NULL_ID, LLMError("parse_error", "this is not JSON"), self._send)
+            reason = "neither a JSON object nor an array of them"
+            self._send_error(jsonrpc.NULL_ID, LLMError("parse_error", reason), self._send)
 
     def _refuse(self, error: LLMError, identifier: bytes = jsonrpc.NULL_ID) -> None:
         """Say why, then close."""
@@ -206,7 +208,9 @@ class Session:
                 self._answer(message, reply, self._send)
                 return
         identifier = message.id if isinstance(message, Call) and message.id is not None else jsonrpc.NULL_ID
-        self._refuse(LLMError("unauthorized", "call daemon.auth with the daemon's token first"), identifier)
+        unix = self._peer.transport == "unix"
+        reason = "this daemon serves its own user" if unix else "call daemon.auth with the daemon's token first"
+        self._refuse(LLMError("unauthorized", reason), identifier)
 
     # -- calls ----------------------------------------------------------------------------------------------------
 
@@ -355,7 +359,8 @@ class Session:
 
     async def _linger(self) -> None:
         """Let a peer that is still sending read why it was cut off: closing at once would throw the answer away."""
-        await self._stream.send_eof()
+        with suppress(OSError):  # the peer has gone
+            await self._stream.send_eof()
         read = 0
 
         def discard(data: bytes) -> bool:

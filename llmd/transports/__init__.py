@@ -1,7 +1,6 @@
 """Listeners and byte streams: they accept, say who connected, and hand what comes to the methods.
 
-A transport is a module with `async def serve(listener, hub, group, require_token)`, which accepts until it is cancelled
-and then lets what is in flight finish.
+A transport is a module with `async def serve(listener, hub, group, require_token)`, which accepts until cancelled.
 """
 
 from collections.abc import Mapping

@@ -14,6 +14,7 @@ log = logging.getLogger("llmd.transports")
 
 RETRY_ACCEPT_S = 0.1
 _OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_GONE_ALREADY = frozenset({errno.ECONNABORTED, errno.ECONNRESET, errno.EINVAL, errno.ENOTCONN})
 
 
 async def accept_all(listener: SocketListener, connections: TaskGroup, serve: Callable[[Any], Awaitable[None]]) -> None:
@@ -36,7 +37,10 @@ async def accept_all(listener: SocketListener, connections: TaskGroup, serve: Ca
                 stream = await listener.accept()
             except (OSError, anyio.BrokenResourceError) as error:
                 cause = error.__cause__ if isinstance(error, anyio.BrokenResourceError) else error
-                if getattr(cause, "errno", None) not in _OUT_OF_RESOURCES:
+                number = getattr(cause, "errno", None)
+                if number in _GONE_ALREADY:
+                    continue
+                if number not in _OUT_OF_RESOURCES:
                     raise
                 log.warning("out of descriptors or memory: connections wait")
                 await anyio.sleep(RETRY_ACCEPT_S)

@@ -38,6 +38,7 @@ log = logging.getLogger("llmd.transports")
 T = TypeVar("T")
 
 RETRY_AFTER_MS = 100
+GOODBYE_S = 2
 STREAM_TOKEN = "http"  # noqa: S105 - names the deltas of a response, which has no others
 
 
@@ -58,7 +59,7 @@ class _NoStreams:
 
 
 async def serve(listener: socket.socket, hub: Hub, group: TaskGroup, require_token: bool) -> None:
-    """Serve until cancelled; then finish what is in flight, for `drain_ms` at most."""
+    """Serve until cancelled, which is when calls have had their time to finish; then close what is left."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = uvicorn.Config(
         _App(hub, group, require_token).starlette,
@@ -70,7 +71,7 @@ async def serve(listener: socket.socket, hub: Hub, group: TaskGroup, require_tok
         access_log=False,
         server_header=False,
         limit_concurrency=hub.limits().connections,
-        timeout_graceful_shutdown=max(1, hub.limits().drain_ms // 1000),
+        timeout_graceful_shutdown=GOODBYE_S,
     )
     server = _Server(config)
     async with anyio.create_task_group() as own:

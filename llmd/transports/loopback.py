@@ -34,14 +34,14 @@ def address(url: str, scheme: str) -> tuple[str, int]:
 
 
 def bound(url: str, scheme: str) -> socket.socket:
-    """A listening socket at this URL. Raises ConfigError, or OSError where the port is taken."""
+    """A listening socket at this URL. Raises ConfigError, one that says so where the port is taken too."""
     host, port = address(url, scheme)
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(BACKLOG)
-    except OSError:
+    except OSError as error:
         listener.close()
-        raise
+        raise ConfigError([f"cannot listen on {url}: {error.strerror}"]) from None
     return listener

@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import stat
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from llmd.rpc.output import CHUNK_BYTES
 from llmd.rpc.session import Session
 from llmd.transports.peers import unix_peer
 
-PATH_BYTES_MAX = 107  # sun_path of linux/un.h, less the byte that ends it
+PATH_BYTES_MAX = 107 if sys.platform == "linux" else 103  # sun_path, less the byte that ends it
 BACKLOG = 1024
 
 
@@ -36,8 +37,8 @@ class SocketTaken(SocketUnavailable):
 
 
 @contextmanager
-def bound(path: Path) -> Iterator[socket.socket]:
-    """A listening socket at `path`, its lock held until the block ends; then the path is free again."""
+def bound(path: Path) -> Iterator[tuple[socket.socket, int]]:
+    """A listening socket at `path` and its inode, the lock held until the block ends; then the path is free again."""
     _check_length(path)
     _make_directory(path.parent)
     with _locked(path):
@@ -52,7 +53,7 @@ def bound(path: Path) -> Iterator[socket.socket]:
             listener.listen(BACKLOG)
             inode = path.stat().st_ino
             try:
-                yield listener
+                yield listener, inode
             finally:
                 _unlink_own(path, inode)
         finally:
@@ -192,9 +193,10 @@ class UnixByteStream:
 
     async def hung_up(self) -> None:
         """POLLHUP, and only it: on a Unix socket it comes when the peer has closed, not when it has shut one side."""
-        if not hasattr(select, "epoll"):
+        try:
+            epoll = select.epoll(1)
+        except (AttributeError, OSError):  # not on this system, or out of descriptors
             await anyio.sleep_forever()
-        epoll = select.epoll(1)
         try:
             # An epoll on no events still reports EPOLLHUP, and is itself readable when it does.
             epoll.register(self._socket.fileno(), 0)
