@@ -138,7 +138,10 @@ def _problem(table: Any, kind: type[Struct]) -> Any:
     try:
         msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
-        return explain(error, kind)
+        problem = explain(error, kind)
+        if problem.path == "api_key" and problem.message.endswith("got a string"):
+            return problem._replace(message='a key is never written here: say where it is, as in { env = "NAME" }')
+        return problem
     return None
 
 

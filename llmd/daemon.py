@@ -74,7 +74,6 @@ class Daemon:
         self._config = config.load(env, options.config)
         self._token: bytes | None = None
         self._transport: AiohttpTransport | None = None
-        self._stop = anyio.Event()
         self._drained_by = math.inf  # once it stops, when what is in flight has had its time
         self._hurry = anyio.CancelScope()
         self._upstreams = self._build(self._config)
@@ -104,21 +103,19 @@ class Daemon:
             async with anyio.create_task_group() as own:
                 await own.start(self._heed_signals)
                 async with anyio.create_task_group() as connections:
-                    async with anyio.create_task_group() as listeners:
-                        listener = await SocketListener.from_socket(unix_socket.dup())
-                        listeners.start_soon(accept_all, listener, connections, self._serve_unix)
-                        for transport, other in bound:
-                            required = options.require_token
-                            listeners.start_soon(transport.serve, other.dup(), self._hub, connections, required)
-                        if options.spawned:
-                            listeners.start_soon(self._watch, inode)
-                        self._announce(other for _, other in bound)
-                        listeners.start_soon(_warm_up)
-                        await self._stop.wait()
-                        await self._finish_calls()
-                        listeners.cancel_scope.cancel()
-                    # A backlog that nobody accepts from would keep callers waiting.
+                    accepted = await SocketListener.from_socket(unix_socket.dup())
+                    connections.start_soon(accept_all, accepted, self._hub, connections, self._serve_unix)
+                    for transport, other in bound:
+                        required = options.require_token
+                        connections.start_soon(transport.serve, other.dup(), self._hub, connections, required)
+                    if options.spawned:
+                        own.start_soon(self._watch, inode)
+                    self._announce(other for _, other in bound)
+                    own.start_soon(_warm_up)
+                    await self._hub.stopping.wait()
+                    # From here on the path is free for the next daemon, and nobody waits in a backlog of ours.
                     stack.close()
+                    await self._finish_calls()
                     await self._say_goodbye()
                     connections.cancel_scope.cancel()
                 if self._transport is not None:
@@ -185,9 +182,8 @@ class Daemon:
         if self._hub.draining:
             self._hurry.cancel()
             return
-        self._hub.draining = True
         self._drained_by = anyio.current_time() + self._limits().drain_ms / 1000
-        self._stop.set()
+        self._hub.stopping.set()
         log.info("stopping: %s", reason)
 
     async def _watch(self, inode: int) -> None:
@@ -208,7 +204,7 @@ class Daemon:
                 return
 
     async def _finish_calls(self) -> None:
-        """Let what is in flight finish, within `drain_ms`; new calls are told that the daemon is stopping."""
+        """Let what is in flight finish, within `drain_ms`; new calls on old connections are told `shutting_down`."""
         with self._hurry:
             self._hurry.deadline = self._drained_by
             await self._hub.idle()
@@ -246,7 +242,11 @@ async def _warm_up() -> None:
     What is loaded by then stays as long as the daemon, so the collector need not look at it again; and a call makes a
     thousand objects that reference counts free, which is no reason to look for cycles. That is 8 % of an execute's CPU.
     """
-    await anyio.to_thread.run_sync(__import__, "llmd.providers")
+    try:
+        await anyio.to_thread.run_sync(__import__, "llmd.providers")
+    except (OSError, ImportError) as error:  # no descriptor is free, say: the first call that needs it will load it
+        log.warning("what carries HTTP is not loaded yet: %s", type(error).__name__)
+        return
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)

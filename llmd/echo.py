@@ -4,6 +4,7 @@ import re
 from contextlib import AbstractAsyncContextManager, nullcontext
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from msgspec import Struct
 
@@ -11,6 +12,8 @@ from llmd.catalog import ProviderRow
 from llmd.chat import Chat, Delta, Message, Usage
 from llmd.core.rows import ModelRow
 from llmd.dialects.base import Answer, Emit, Failure, HttpCall, Outcome
+
+WORDS_A_TURN = 100
 
 _WORD = re.compile(r"\s*\S+")
 
@@ -55,7 +58,7 @@ class EchoProvider:
             return Failure(kind=self._fail, message="the echo provider is configured to fail", billed="no")
         heard = _decode_heard(call.body)
         said = next((turn.text for turn in reversed(heard.turns) if turn.role == "user"), "")
-        words = _WORD.findall(said)
+        words = _WORD.findall(said.rstrip())  # white space that no word ends would be tried from each of its characters
         kept = words[: heard.max_tokens] if heard.max_tokens is not None else words
         cut = len(kept) < len(words)
         text = "".join(kept) if cut else said
@@ -66,6 +69,8 @@ class EchoProvider:
                 end = at + len(piece) if number < len(pieces) else len(text)
                 await emit(Delta(text=text[at:end]))
                 at = end
+                if number % WORDS_A_TURN == 0:
+                    await anyio.lowlevel.checkpoint()
         asked = sum(len(turn.text.split()) for turn in heard.turns)
         return Answer(
             text=text,

@@ -57,9 +57,7 @@ class Executor:
             started = anyio.current_time()
             call, outcome = await self._attempt(upstreams, row, ask, ctx, emit)
             took = _ms_since(started)
-            kind = outcome.kind if isinstance(outcome, Failure) else "ok"
-            attempts.append(Attempt(row.provider, row.model, kind, took))
-            log.info("%s pid %s %.128r %s %d ms", ctx.request_id, ctx.peer.pid, row.target, kind, took)
+            attempts.append(Attempt(row.provider, row.model, _kind(outcome), took))
             if isinstance(outcome, Failure):
                 raise _error(outcome, target, attempts)
             return _completion(call, outcome, attempts, _ms_since(ctx.received))
@@ -80,7 +78,13 @@ class Executor:
             finally:
                 with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
                     await self._budgets.resolve(hold, posting(hold, row, outcome))
+                kind = "cut short" if outcome is None else _kind(outcome)
+                log.info("%s pid %s %.128r %s", ctx.request_id, ctx.peer.pid, row.target, kind)
         return call, outcome
+
+
+def _kind(outcome: Outcome) -> str:
+    return outcome.kind if isinstance(outcome, Failure) else "ok"
 
 
 def posting(hold: Hold, row: ModelRow, outcome: Outcome | None) -> Posting:

@@ -62,11 +62,17 @@ class _Body(httpx.AsyncByteStream):
 def _translated(error: Exception) -> httpx.TransportError:
     """The httpx error that says as much as is certain: connect errors mean that nothing was written."""
     if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return httpx.ConnectTimeout("connect timed out")
+        return httpx.ConnectTimeout(f"no connection to the provider within {CONNECT_TIMEOUT_S:.0f} s")
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return httpx.ConnectError("the provider's certificate is not trusted")
+    if isinstance(error, aiohttp.ClientConnectorSSLError):
+        return httpx.ConnectError("the provider's address does not speak TLS: is it http:// instead of https://?")
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return httpx.ConnectError("the provider's host name is not known")
     if isinstance(error, aiohttp.ClientConnectorError | ValueError):  # refused, no such name or address, no proxy
-        return httpx.ConnectError("connect failed")
+        return httpx.ConnectError("nothing answers at the provider's address")
     if isinstance(error, aiohttp.ClientProxyConnectionError | aiohttp.ClientHttpProxyError):
-        return httpx.ConnectError("proxy failed")
+        return httpx.ConnectError("the proxy did not connect to the provider")
     if isinstance(error, aiohttp.ServerTimeoutError | TimeoutError):
         return httpx.ReadTimeout("read timed out")
     if isinstance(error, aiohttp.ClientResponseError | aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError):
@@ -209,10 +215,9 @@ class HttpProvider:
         request = self._authorized("POST", call.url, headers, call.body, key, idle_s)
         try:
             response = await self._transport.handle_async_request(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout):
-            return Failure(
-                kind="upstream_unavailable", message="nothing answers at the provider's address", billed="no"
-            )
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            # The words are ours: _translated's.
+            return Failure(kind="upstream_unavailable", message=str(error), billed="no")
         except httpx.ReadTimeout:
             return _silent()
         except httpx.TransportError:

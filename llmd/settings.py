@@ -97,7 +97,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What one daemon takes on. Reaching a limit is an error with a name, never a crash."""
 
     frame_bytes: Positive = 16 * 2**20
-    batch: Positive = 100
+    batch: Annotated[int, Meta(ge=1, le=10_000)] = 100
     in_flight: Positive = 256  # calls a connection
     connections: Positive = 1024
     input_bytes: Positive = 256 * 2**20  # unfinished messages and calls in flight, all connections together

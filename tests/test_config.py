@@ -75,7 +75,7 @@ WRONG = [
     (
         "a key in the file itself",
         '[providers.openai]\napi_key = "sk-1"',
-        ["providers.openai.api_key: expected an object or null, got a string"],
+        ["providers.openai.api_key: a key is never written here: say where it is, as in"],
     ),
     (
         "a key from two places",
@@ -96,7 +96,20 @@ WRONG = [
         ["listen.tcp: 'tcp://0.0.0.0:1' is not on this machine"],
     ),
     ("an address without a port", '[listen]\ntcp = "tcp://127.0.0.1"', ["listen.tcp: 'tcp://127.0.0.1' is no address"]),
-    ("no TOML", "a = ", ["is not TOML: "]),
+    ("no TOML", "a = ", ["is not TOML at end of document"]),
+    ("nesting without end", "a = " + "[" * 100_000, ["is nested too deep"]),
+    ("a default without a model", 'default_model = "echo/"', ['default_model: expected "provider/model"']),
+    (
+        "a price that is no number",
+        "[providers.openai.models.m]\nprice = { input = nan, output = 1 }",
+        ["providers.openai.models.m.price: a price is a number that is not negative"],
+    ),
+    (
+        "a port that cannot be",
+        '[providers.a]\nbase_url = "http://a:99999/v1"',
+        ["providers.a: `base_url` must be an address"],
+    ),
+    ("two wrong limits", "[limits]\nbatch = 0\nauth_ms = 0", ["limits.batch: expected", "limits.auth_ms: expected"]),
     (
         "several at once",
         'b = 1\n[providers.a]\ndialect = "x"\nmax_concurrency = -1\n[providers.c]\nfoo = 1',
@@ -145,6 +158,13 @@ def test_without_a_file_the_providers_with_a_key_in_the_environment_are_there() 
     loaded = config.load({**os.environ, "OPENAI_API_KEY": "k", "GOOGLE_API_KEY": "k", "GROQ_API_KEY": ""})
     assert loaded.file is None
     assert list(loaded.catalog.providers) == ["echo", "openai", "gemini", "ollama", "llamacpp"]
+    key = loaded.catalog.providers["gemini"].key
+    assert key is not None
+    assert key.env == "GOOGLE_API_KEY"
+
+
+def test_a_configured_provider_takes_the_first_of_its_usual_variables_that_is_set(tmp_path: Path) -> None:
+    loaded = config.load({"GOOGLE_API_KEY": "k"}, write(tmp_path, "[providers.gemini]"))
     key = loaded.catalog.providers["gemini"].key
     assert key is not None
     assert key.env == "GOOGLE_API_KEY"

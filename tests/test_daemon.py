@@ -11,7 +11,7 @@ from tests.support.daemon import RunningDaemon, running_daemon
 SLOW = """
 [providers.slow]
 dialect = "echo"
-latency_ms = 700
+latency_ms = 3000
 
 [providers.stuck]
 dialect = "echo"
@@ -65,6 +65,33 @@ def test_a_stop_frees_the_path_at_once(tmp_path: Path) -> None:
         assert "result" in wire.call("ping")
 
 
+def test_a_daemon_that_drains_has_left_its_path_to_the_next(tmp_path: Path) -> None:
+    with running_daemon(tmp_path, config=SLOW.format(drain_ms=20_000)) as old, old.wire() as wire:
+        wire.send(request(1, "execute", model="slow/x", prompt="late"))
+        wire.send(request(2, "ping"))
+        assert wire.receive()["id"] == 2
+        old.process.send_signal(signal.SIGTERM)
+        wait_for_stopping(old)
+        while old.socket.exists():
+            pass
+        with running_daemon(tmp_path) as new, new.wire() as other:
+            assert "result" in other.call("ping")
+        assert wire.receive()["result"]["text"] == "late"
+
+
+def test_a_second_signal_cuts_the_drain_short(tmp_path: Path) -> None:
+    with running_daemon(tmp_path, config=SLOW.format(drain_ms=600_000)) as daemon, daemon.wire() as wire:
+        wire.send(request(1, "execute", model="stuck/x", prompt="never"))
+        wire.send(request(2, "ping"))
+        assert wire.receive()["id"] == 2
+        daemon.process.send_signal(signal.SIGINT)
+        while "stopping: SIGINT" not in daemon.log.read_text():
+            pass
+        assert daemon.stop(signal.SIGINT) == 0
+        assert wire.receive()["error"]["data"]["kind"] == "cancelled"
+        assert "'stuck/x' cut short" in daemon.log.read_text()
+
+
 def test_after_a_kill_the_next_daemon_takes_the_path(tmp_path: Path) -> None:
     with running_daemon(tmp_path) as daemon:
         daemon.stop(signal.SIGKILL)
@@ -92,5 +119,5 @@ def test_no_prompt_reaches_the_log(tmp_path: Path) -> None:
         assert wire.receive()["result"]["text"] == "canary-prompt"
         daemon.stop()
         log = daemon.log.read_text()
-    assert "echo/echo ok" in log
+    assert "'echo/echo' ok" in log
     assert "canary" not in log

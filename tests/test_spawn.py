@@ -73,6 +73,15 @@ def test_after_a_kill_the_next_call_works_at_once() -> None:
     assert lock_holder() != killed
 
 
+def test_after_a_stop_the_next_call_works_at_once() -> None:
+    llmd("call", "ping")
+    for _ in range(3):
+        stopped = lock_holder()
+        os.kill(stopped, signal.SIGTERM)
+        assert json.loads(llmd("call", "execute", stdin=ECHO).out)["text"] == "hello"
+        assert lock_holder() != stopped
+
+
 def test_of_many_calls_at_once_one_starts_the_daemon_and_all_use_it() -> None:
     with ThreadPoolExecutor(6) as pool:
         done = list(pool.map(lambda _: llmd("call", "execute", stdin=ECHO), range(6)))

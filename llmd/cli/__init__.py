@@ -35,7 +35,7 @@ _COMMANDS = {
 def _formatter(prog: str) -> argparse.HelpFormatter:
     """argparse asks shutil for the width of every parser that it makes, and shutil takes 3 ms to load."""
     try:
-        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(1).columns
+        columns = int(os.environ.get("COLUMNS", 0)) or os.get_terminal_size(1).columns or 80
     except (ValueError, OSError):
         columns = 80
     return argparse.RawDescriptionHelpFormatter(prog, width=columns - 2)
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
             allow_abbrev=False,
         )
         module.add_arguments(parser)
-        status: int = module.run(parser.parse_args(given[1:]))
+        status: int = module.run(parser.parse_intermixed_args(given[1:]))
         return status
     parser = argparse.ArgumentParser(
         prog="llmd",

@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("method", metavar="METHOD", help="as in execute, models.list, ping; rpc.discover lists all")
     parser.add_argument("params", metavar="PARAMS", nargs="?", help="a JSON object; default: standard input")
     parser.add_argument("--socket", metavar="PATH", help="the daemon's socket; default: $LLMD_SOCKET, else this user's")
-    parser.add_argument("--stream", action="store_true", help="print the text as it comes instead of the result")
+    parser.add_argument("--stream", action="store_true", help="of execute: print the text as it comes, and only it")
     parser.add_argument("--no-spawn", action="store_true", help="start no daemon if none runs")
 
 
@@ -67,6 +67,9 @@ def run(options: argparse.Namespace) -> int:
         # Whoever read our output has gone. What is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return RPC_ERROR
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _complain(RPC_ERROR, f"cannot write to standard output: {error.strerror}")
 
 
 def _call(wire: Wire, method: str, params: str, stream: bool) -> int:
@@ -85,7 +88,7 @@ def _call(wire: Wire, method: str, params: str, stream: bool) -> int:
     if "error" in reply:
         print(json.dumps(reply["error"], ensure_ascii=False), file=sys.stderr)
         return RPC_ERROR
-    if not printed:
+    if not stream:
         print(json.dumps(reply["result"], ensure_ascii=False), flush=True)
     return RESULT
 
@@ -115,13 +118,14 @@ def _payload(method: str, argument: str | None) -> tuple[str, dict[str, Any]]:
     if argument is None and method in WITHOUT_PARAMS:
         return "{}", {}
     if argument is None:
-        if sys.stdin.isatty():
+        if sys.stdin is not None and sys.stdin.isatty():
             print(f"llmd: reading the params of {method} from the terminal; end with Ctrl-D", file=sys.stderr)
-        source, data = "standard input", sys.stdin.buffer.read()
+        source, data = "standard input", b"" if sys.stdin is None else sys.stdin.buffer.read()
     else:
         source, data = "PARAMS", os.fsencode(argument)
     if not data.strip():
-        raise BadPayload(f'{source} is empty: {method} takes a JSON object, as in {{"prompt": "hello"}}')
+        example = ', as in {"prompt": "hello"}' if method == "execute" else "; rpc.discover lists what it may hold"
+        raise BadPayload(f"{source} is empty: {method} takes a JSON object{example}")
     try:
         text = data.decode()
         params = json.loads(text, parse_constant=_no_constant)
@@ -131,17 +135,24 @@ def _payload(method: str, argument: str | None) -> tuple[str, dict[str, Any]]:
         raise BadPayload(f"{source} is nested too deep") from None
     except json.JSONDecodeError as error:
         place = f"line {error.lineno}, column {error.colno}"
-        raise BadPayload(f"{source} is not JSON: {error.msg[:1].lower()}{error.msg[1:]} at {place}") from None
-    except ValueError as error:
+        what = f"{error.msg[:1].lower()}{error.msg[1:]}".removesuffix(" at").partition(" (")[0]
+        raise BadPayload(f"{source} is not JSON: {what} at {place}") from None
+    except _NoConstant as error:
         raise BadPayload(f"{source} is not JSON: {error}") from None
+    except ValueError:
+        raise BadPayload(f"{source} holds a number that is too long") from None
     if not isinstance(params, dict):
         raise BadPayload(f"{source} must be a JSON object")
     # A message ends at a newline, and outside of strings, where JSON has none, a space means the same.
     return text.replace("\n", " ").replace("\r", " ").strip(), params
 
 
+class _NoConstant(ValueError):
+    """What Python's reader takes, and JSON has not."""
+
+
 def _no_constant(name: str) -> NoReturn:
-    raise ValueError(f"it has no {name}")
+    raise _NoConstant(f"it has no {name}")
 
 
 def _with_stream(text: str, params: dict[str, Any]) -> str:

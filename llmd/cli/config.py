@@ -33,5 +33,7 @@ def run(options: argparse.Namespace) -> int:
     print(where)
     for name, row in config.catalog.providers.items():
         key = "" if row.key is None else ", key found" if Key(row.key, os.environ).present else ", key NOT found"
+        if row.key is not None and row.key.command is not None:
+            key = ", key from a command, which was not run"
         print(f"  {name}: {row.dialect} {row.base_url}{key}".rstrip())
     return 0

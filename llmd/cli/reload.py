@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     if "error" in reply:
         error_object = reply["error"]
         for problem in error_object["data"].get("problems", [error_object["message"]]):
-            print(f"llmd: {problem}", file=sys.stderr)
+            print(f"llmd: the configuration: {problem}", file=sys.stderr)
         return RPC_ERROR
     print("reloaded")
     return 0

@@ -5,6 +5,7 @@ llmd schema --write schemas
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 
@@ -18,6 +19,10 @@ def run(options: argparse.Namespace) -> int:
     if options.write is None:
         print(schemas.render(schemas.documents()["openrpc.json"]), end="")
         return 0
-    for file in schemas.write(options.write):
-        print(file)
+    try:
+        files = schemas.write(options.write)
+    except OSError as error:
+        print(f"llmd: cannot write to {options.write}: {error.strerror}", file=sys.stderr)
+        return 1
+    print(*files, sep="\n")
     return 0

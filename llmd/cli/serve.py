@@ -18,6 +18,7 @@ from llmd.errors import ConfigError
 
 LOG_BYTES = 5 * 2**20
 WINNER_TIMEOUT_S = 10.0
+RETRY_S = 0.02
 _FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
@@ -62,32 +63,34 @@ def run(options: argparse.Namespace) -> int:
     async def serve() -> None:
         await Daemon(decided, os.environ.copy()).serve()
 
-    try:
-        anyio.run(serve, backend_options={"use_uvloop": True})
-    except SocketTaken as error:
-        if options.spawned and options.ready_fd is not None and _answers(decided.socket):
-            os.write(options.ready_fd, b"\n")
+    until = time.monotonic() + WINNER_TIMEOUT_S
+    while True:
+        try:
+            anyio.run(serve, backend_options={"use_uvloop": True})
             return 0
-        return _complain(str(error))
-    except SocketUnavailable as error:
-        return _complain(str(error))
-    except ConfigError as error:
-        return _complain("; ".join(f"{error.file or 'configuration'}: {problem}" for problem in error.problems))
-    return 0
+        except SocketTaken as error:
+            # Of several that are spawned at once one wins; a daemon that is just stopping leaves the path to us.
+            if options.ready_fd is None or not options.spawned or time.monotonic() > until:
+                return _complain(str(error))
+            if _answers(decided.socket):
+                os.write(options.ready_fd, b"\n")
+                return 0
+            time.sleep(RETRY_S)
+        except SocketUnavailable as error:
+            return _complain(str(error))
+        except ConfigError as error:
+            return _complain("; ".join(f"{error.file or 'configuration'}: {problem}" for problem in error.problems))
 
 
 def _answers(socket: Path) -> bool:
-    """Whether the daemon that was faster comes to answer."""
+    """Whether the daemon that was faster answers by now."""
     from llmd.client import NoDaemon, Wire
 
-    until = time.monotonic() + WINNER_TIMEOUT_S
-    while time.monotonic() < until:
-        try:
-            Wire([socket]).__exit__()
-            return True
-        except NoDaemon:
-            time.sleep(0.02)
-    return False
+    try:
+        Wire([socket]).__exit__()
+    except NoDaemon:
+        return False
+    return True
 
 
 def _log_to(file: Path | None, level: str) -> None:

@@ -5,11 +5,14 @@ connections and params, which pass through as raw JSON.
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 NULL_ID = b"null"
+BATCH_MAX = 100
 
 
 class Call(Struct, frozen=True):
@@ -51,13 +54,27 @@ class _Envelope(Struct):
 
 
 _decode_object = msgspec.json.Decoder(_Envelope).decode
-_decode_array = msgspec.json.Decoder(list[Raw]).decode
 _decode_string = msgspec.json.Decoder(str).decode
 _SPACE = b" \t\r\n"
 
 
-def parse(text: bytes) -> Message | None:
-    """What one message says; None if it is not JSON (RFC 8259), or JSON that is neither an object nor an array."""
+@lru_cache(4)
+def _array_decoder(items_max: int) -> msgspec.json.Decoder[Any]:
+    """Makes values of so many items and only reads over the others, which may be millions."""
+    fields = [(f"item_{number}", Raw | UnsetType, UNSET) for number in range(items_max)]
+    return msgspec.json.Decoder(msgspec.defstruct("_Items", fields, array_like=True))
+
+
+def _decode_array(text: bytes, items_max: int) -> list[Raw]:
+    found = msgspec.structs.astuple(_array_decoder(items_max).decode(text))
+    return [item for item in found if item is not UNSET]
+
+
+def parse(text: bytes, batch_max: int = BATCH_MAX) -> Message | None:
+    """What one message says; None if it is not JSON (RFC 8259), or JSON that is neither an object nor an array.
+
+    A batch of more than `batch_max` items comes out with one item more than that, whatever the others are.
+    """
     try:
         if not text.isascii():
             text.decode()  # msgspec does not look into what it passes through raw
@@ -65,7 +82,7 @@ def parse(text: bytes) -> Message | None:
         if text[:1] == b"{":
             return _item(_decode_object(text))
         if text[:1] == b"[":
-            items = _decode_array(text)
+            items = _decode_array(text, batch_max + 1)
             return Batch([_batch_item(item) for item in items]) if items else Invalid(NULL_ID, "the batch is empty")
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
@@ -93,7 +110,7 @@ def _item(envelope: _Envelope) -> Item:
     if envelope.params is UNSET:
         params = None
     elif memoryview(envelope.params)[0] in b"{[":
-        params = envelope.params
+        params = envelope.params.copy()  # which would keep the whole message otherwise
     else:
         return Invalid(echo, "`params` must be an object or an array")
     return Call(identifier, _decode_string(envelope.method), params)

@@ -24,7 +24,7 @@ class Hub:
     def __init__(self, dispatcher: Dispatcher, limits: Callable[[], Limits]) -> None:
         self.dispatcher = dispatcher
         self.limits = limits
-        self.draining = False
+        self.stopping = anyio.Event()
         self.input_bytes = 0
         self.messages = 0  # that have come, on all connections
         self.sessions: set[Connection] = set()
@@ -32,6 +32,11 @@ class Hub:
         self._in_flight = 0
         self._idle = anyio.Event()
         self._empty = anyio.Event()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the daemon is stopping: no new calls are taken."""
+        return self.stopping.is_set()
 
     @property
     def in_flight(self) -> int:

@@ -72,6 +72,10 @@ class Output:
         if self._size <= self._high_water:
             self._drained.set()
 
+    def discard(self) -> None:
+        """Nobody will write what waits."""
+        self._chunks.clear()
+
     def is_full(self) -> bool:
         """Whether more than `high_water` bytes wait, even after what could be written at once."""
         if self._size > self._high_water:

@@ -8,11 +8,14 @@ sockets (transports/) and methods (dispatch).
 import itertools
 import logging
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Protocol
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup
 from msgspec import UNSET, Raw, Struct, UnsetType
@@ -32,6 +35,7 @@ from llmd.rpc.output import Output
 log = logging.getLogger("llmd.rpc")
 
 RETRY_AFTER_MS = 100
+TURN_S = 0.005  # how long one connection's messages may keep the others waiting
 LINGER_S = 2.0
 LINGER_BYTES_MAX = 64 * 2**20
 
@@ -83,7 +87,8 @@ class Session:
         self._limits = limits
         self._number = next(hub.numbers)
         frame_bytes = limits.frame_bytes if authorized else limits.auth_bytes
-        self._decoder: FrameDecoder[jsonrpc.Message] = FrameDecoder(jsonrpc.parse, frame_bytes)
+        parse = partial(jsonrpc.parse, batch_max=limits.batch)
+        self._decoder: FrameDecoder[jsonrpc.Message] = FrameDecoder(parse, frame_bytes)
         self._output = Output(limits.output_bytes, stream.send_now)
         self._taking = False  # what is answered while a chunk is read goes out together
         self._calls: dict[bytes, list[anyio.CancelScope]] = {}
@@ -119,6 +124,9 @@ class Session:
         finally:
             hub.leave(self)
             self._count_input(0)
+            # What was never read or written must not wait until the collector finds us.
+            self._decoder.end()
+            self._output.discard()
 
     def end(self) -> None:
         """Read no more, finish what is in flight, answer it and close."""
@@ -141,6 +149,7 @@ class Session:
                 while not self._closing:
                     await self._stream.read(self._take_chunk)
                     await self._output.room()
+                    await anyio.lowlevel.checkpoint()
             except anyio.EndOfStream:
                 if (fault := self._decoder.end()) is not None:
                     self._fault(fault)
@@ -158,10 +167,11 @@ class Session:
     def _take_chunk(self, data: bytes) -> bool:
         """Take the messages that `data` completes, and answer what can be answered at once; False to pause reading."""
         self._taking, paused = True, False
+        until = time.monotonic() + TURN_S
         for message in self._decoder.feed(data):
             self._take(message)
-            # One chunk may hold a thousand requests whose answers are a thousand times their size.
-            if paused := self._closing or self._output.is_full():
+            # One chunk may hold a thousand requests, whose answers are a thousand times their size, or take their time.
+            if paused := self._closing or self._output.is_full() or time.monotonic() > until:
                 break
         self._taking = False
         self._output.flush()
@@ -207,9 +217,12 @@ class Session:
                 self._reading.deadline = math.inf
                 self._answer(message, reply, self._send)
                 return
+            reason = "this is not the daemon's token"
+        else:
+            reason = "call daemon.auth with the daemon's token first"
         identifier = message.id if isinstance(message, Call) and message.id is not None else jsonrpc.NULL_ID
-        unix = self._peer.transport == "unix"
-        reason = "this daemon serves its own user" if unix else "call daemon.auth with the daemon's token first"
+        if self._peer.transport == "unix":
+            reason = "this daemon serves its own user"
         self._refuse(LLMError("unauthorized", reason), identifier)
 
     # -- calls ----------------------------------------------------------------------------------------------------
@@ -240,10 +253,11 @@ class Session:
         elif not self._hub.dispatcher.waits(item.method):
             self._answer(item, self._hub.dispatcher.now(item.method, item.params, self._at_once), send)
         elif self._hub.draining:
-            self._answer(item, error_reply(LLMError("shutting_down", "the daemon is stopping")), send)
+            error = LLMError("shutting_down", "the daemon is stopping", retry_after_ms=RETRY_AFTER_MS)
+            self._answer(item, error_reply(error), send)
         elif self._in_flight >= self._limits.in_flight:
             self._answer_busy(item, f"{self._limits.in_flight} calls are in flight on this connection", send)
-        elif self._hub.input_bytes + _size(item) > self._limits.input_bytes:
+        elif self._hub.input_bytes - self._counted + _size(item) > self._limits.input_bytes:
             self._answer_busy(item, "the calls in flight hold too many bytes in all", send)
         else:
             self._start(item, send)
@@ -344,7 +358,8 @@ class Session:
     async def _finish(self) -> None:
         """The peer will send no more, or we will read no more: answer what is in flight, unless the peer hangs up."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._cancel_when_gone)
+            if self._in_flight or self._output.size:
+                group.start_soon(self._cancel_when_gone)
             while self._in_flight:
                 self._idle = anyio.Event()
                 await self._idle.wait()
@@ -373,7 +388,8 @@ class Session:
 
 
 def _size(call: Call) -> int:
-    return 0 if call.params is None else memoryview(call.params).nbytes
+    params = 0 if call.params is None else memoryview(call.params).nbytes
+    return params + len(call.id or b"")
 
 
 def _is_duplicate(item: jsonrpc.Item, calls: dict[bytes, list[anyio.CancelScope]]) -> bool:

@@ -1,6 +1,7 @@
 """Listeners and byte streams: they accept, say who connected, and hand what comes to the methods.
 
-A transport is a module with `async def serve(listener, hub, group, require_token)`, which accepts until cancelled.
+A transport is a module with `async def serve(listener, hub, group, require_token)`, which accepts until the daemon
+stops.
 """
 
 from collections.abc import Mapping

@@ -38,7 +38,6 @@ log = logging.getLogger("llmd.transports")
 T = TypeVar("T")
 
 RETRY_AFTER_MS = 100
-GOODBYE_S = 2
 STREAM_TOKEN = "http"  # noqa: S105 - names the deltas of a response, which has no others
 
 
@@ -59,7 +58,7 @@ class _NoStreams:
 
 
 async def serve(listener: socket.socket, hub: Hub, group: TaskGroup, require_token: bool) -> None:
-    """Serve until cancelled, which is when calls have had their time to finish; then close what is left."""
+    """Accept until the daemon stops, then let what is in flight finish; cancelled, close what is left."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = uvicorn.Config(
         _App(hub, group, require_token).starlette,
@@ -71,15 +70,16 @@ async def serve(listener: socket.socket, hub: Hub, group: TaskGroup, require_tok
         access_log=False,
         server_header=False,
         limit_concurrency=hub.limits().connections,
-        timeout_graceful_shutdown=GOODBYE_S,
     )
     server = _Server(config)
     async with anyio.create_task_group() as own:
         own.start_soon(_run, server, listener)
         try:
+            await hub.stopping.wait()
+            server.should_exit = True
             await anyio.sleep_forever()
         finally:
-            server.should_exit = True
+            server.should_exit = server.force_exit = True
 
 
 async def _run(server: uvicorn.Server, listener: socket.socket) -> None:
@@ -161,7 +161,7 @@ class _App:
         if not dispatcher.waits(method):
             return dispatcher.now(method, params, ctx)
         if self._hub.draining:
-            return error_reply(LLMError("shutting_down", "the daemon is stopping"))
+            return error_reply(LLMError("shutting_down", "the daemon is stopping", retry_after_ms=RETRY_AFTER_MS))
         return await dispatcher.run(method, params, ctx)
 
     async def _item(self, item: Item, ctx: Context) -> bytes | None:

@@ -1,10 +1,13 @@
 """Who is at the other end of a connection, as the kernel tells it."""
 
 import os
+import select
 import socket
 import struct
 import sys
 from typing import Any, Literal
+
+import anyio
 
 from llmd.context import Peer
 
@@ -17,7 +20,9 @@ _NLM_F_REQUEST = 1
 _NLMSGHDR = struct.Struct("=IHHII")
 _SOCKID = struct.Struct("!HH16s16s")
 _INET_DIAG_REQ = struct.Struct("=BBBBI")
-_TCP_ESTABLISHED = 1
+# ESTABLISHED, FIN_WAIT1 and FIN_WAIT2 (that side has shut its writing down) and CLOSE_WAIT.
+_TCP_STATES = frozenset({1, 4, 5, 8})
+_TCP_STATES_MASK = sum(1 << state for state in _TCP_STATES)
 _ANY_COOKIE = struct.pack("=III", 0, 0xFFFFFFFF, 0xFFFFFFFF)
 _UID_OFFSET = _NLMSGHDR.size + 4 + _SOCKID.size + 12 + 12
 
@@ -45,22 +50,37 @@ def tcp_peer(transport: Literal["tcp", "http"], here: tuple[Any, ...], there: tu
 
 
 def _loopback_uid(here: tuple[Any, ...], there: tuple[Any, ...]) -> int | None:
-    """The owner of the connection's other end. After a close the kernel reports uid 0, so only ESTABLISHED counts."""
+    """The owner of the connection's other end. After a close the kernel reports uid 0, but no inode then."""
     family = socket.AF_INET6 if ":" in here[0] else socket.AF_INET
     # Seen from the peer: its own address comes first.
     sockid = _SOCKID.pack(there[1], here[1], _packed(family, there[0]), _packed(family, here[0]))
-    request = _INET_DIAG_REQ.pack(family, socket.IPPROTO_TCP, 0, 0, 1 << _TCP_ESTABLISHED) + sockid + _ANY_COOKIE
+    request = _INET_DIAG_REQ.pack(family, socket.IPPROTO_TCP, 0, 0, _TCP_STATES_MASK) + sockid + _ANY_COOKIE
     header = _NLMSGHDR.pack(_NLMSGHDR.size + len(request), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as netlink:
         netlink.settimeout(1)
         netlink.sendto(header + request, (0, 0))
         answer = netlink.recv(4096)
     kind = _NLMSGHDR.unpack_from(answer)[1]
-    if kind != _SOCK_DIAG_BY_FAMILY or len(answer) < _UID_OFFSET + 4:
+    if kind != _SOCK_DIAG_BY_FAMILY or len(answer) < _UID_OFFSET + 8:
         return None
     state = answer[_NLMSGHDR.size + 1]
-    uid: int = struct.unpack_from("=I", answer, _UID_OFFSET)[0]
-    return uid if state == _TCP_ESTABLISHED else None
+    uid: int
+    uid, inode = struct.unpack_from("=II", answer, _UID_OFFSET)
+    return uid if state in _TCP_STATES and inode else None
+
+
+async def hung_up(descriptor: int) -> None:
+    """Return at POLLHUP: the peer has closed or reset, not just shut one side. Never, where none can tell."""
+    try:
+        epoll = select.epoll(1)
+    except (AttributeError, OSError):  # not on this system, or out of descriptors
+        await anyio.sleep_forever()
+    try:
+        # An epoll on no events still reports EPOLLHUP, and is itself readable when it does.
+        epoll.register(descriptor, 0)
+        await anyio.wait_readable(epoll.fileno())
+    finally:
+        epoll.close()
 
 
 def _packed(family: int, host: str) -> bytes:

@@ -3,14 +3,13 @@
 import socket
 from collections.abc import Callable
 
-import anyio
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskGroup
 
 from llmd.rpc.hub import Hub
 from llmd.rpc.output import CHUNK_BYTES
 from llmd.rpc.session import Session
 from llmd.transports.accepting import accept_all
-from llmd.transports.peers import tcp_peer
+from llmd.transports.peers import hung_up, tcp_peer
 
 
 class TcpByteStream:
@@ -20,6 +19,7 @@ class TcpByteStream:
         self._receive = stream.receive
         self.send = stream.send
         self.send_eof = stream.send_eof
+        self._descriptor = stream.extra(SocketAttribute.raw_socket).fileno()
 
     async def read(self, take: Callable[[bytes], bool]) -> None:
         data = b""
@@ -30,15 +30,15 @@ class TcpByteStream:
         return 0
 
     async def hung_up(self) -> None:
-        await anyio.sleep_forever()
+        await hung_up(self._descriptor)
 
 
 async def serve(listener: socket.socket, hub: Hub, group: TaskGroup, require_token: bool) -> None:
-    """Accept until cancelled; connections are tasks of `group`. By the kernel's word, our own user needs no token."""
+    """Accept until the daemon stops. Connections are tasks of `group`; our own user's need no token."""
 
     async def serve_connection(stream: SocketStream) -> None:
         raw = stream.extra(SocketAttribute.raw_socket)
         peer = tcp_peer("tcp", raw.getsockname(), raw.getpeername())
         await Session(hub, TcpByteStream(stream), peer, authorized=peer.own and not require_token).run()
 
-    await accept_all(await SocketListener.from_socket(listener), group, serve_connection)
+    await accept_all(await SocketListener.from_socket(listener), hub, group, serve_connection)

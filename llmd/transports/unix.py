@@ -8,7 +8,6 @@ import asyncio
 import errno
 import fcntl
 import os
-import select
 import socket
 import stat
 import sys
@@ -22,7 +21,7 @@ from anyio.abc import SocketAttribute, UNIXSocketStream
 from llmd.rpc.hub import Hub
 from llmd.rpc.output import CHUNK_BYTES
 from llmd.rpc.session import Session
-from llmd.transports.peers import unix_peer
+from llmd.transports.peers import hung_up, unix_peer
 
 PATH_BYTES_MAX = 107 if sys.platform == "linux" else 103  # sun_path, less the byte that ends it
 BACKLOG = 1024
@@ -192,17 +191,7 @@ class UnixByteStream:
         self._socket.shutdown(socket.SHUT_WR)
 
     async def hung_up(self) -> None:
-        """POLLHUP, and only it: on a Unix socket it comes when the peer has closed, not when it has shut one side."""
-        try:
-            epoll = select.epoll(1)
-        except (AttributeError, OSError):  # not on this system, or out of descriptors
-            await anyio.sleep_forever()
-        try:
-            # An epoll on no events still reports EPOLLHUP, and is itself readable when it does.
-            epoll.register(self._socket.fileno(), 0)
-            await anyio.wait_readable(epoll.fileno())
-        finally:
-            epoll.close()
+        await hung_up(self._socket.fileno())
 
 
 async def serve_connection(hub: Hub, stream: UNIXSocketStream) -> None:

@@ -49,6 +49,32 @@ def test_params_may_be_an_argument(daemon: RunningDaemon) -> None:
     assert json.loads(llmd("call", "execute", ECHO).out)["text"] == "hello there"
 
 
+@pytest.mark.parametrize("order", [("--stream", ECHO), (ECHO, "--stream")], ids=["first", "last"])
+def test_options_may_stand_on_either_side_of_the_params(daemon: RunningDaemon, order: tuple[str, str]) -> None:
+    assert llmd("call", "execute", *order).out == "hello there\n"
+
+
+def test_a_locale_that_cannot_say_it_does_not_lose_the_answer(
+    daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "latin-1")
+    payload = '{"model": "echo/echo", "prompt": "a \u2026"}'.encode()
+    assert llmd("call", "execute", "--stream", stdin=payload).out == "a \u2026\n"
+
+
+def test_output_that_cannot_be_written_is_one_line(daemon: RunningDaemon) -> None:
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, "-m", "llmd", "call", "ping"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr) == (1, b"llmd: cannot write to standard output: No space left on device\n")
+
+
+def test_no_standard_input_at_all_is_an_empty_one() -> None:
+    command = f"{sys.executable} -m llmd call execute --no-spawn <&-"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
 @pytest.mark.parametrize("payload", [ECHO, json.dumps({"model": "echo/echo", "prompt": "hello there", "stream": "s"})])
 def test_streamed_text_is_printed_as_it_comes(daemon: RunningDaemon, payload: str) -> None:
     done = llmd("call", "execute", "--stream", stdin=payload)

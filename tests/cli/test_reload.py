@@ -29,7 +29,7 @@ def test_a_wrong_configuration_changes_nothing_and_is_told(tmp_path: Path) -> No
         (tmp_path / "config.toml").write_text('colour = 1\n[providers.b]\ndialect = "x"')
         done = llmd("reload")
         assert (done.status, done.out) == (1, "")
-        assert [line.partition(": ")[2].partition(":")[0] for line in done.err.splitlines()] == [
+        assert [line.split(": ")[2] for line in done.err.splitlines()] == [
             "colour",
             "providers.b.dialect",
         ]

@@ -36,8 +36,9 @@ def test_what_is_wrong_is_one_line(arguments: list[str], complaint: str) -> None
 
 def test_a_port_that_is_taken_is_told() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        done = llmd("serve", "--listen", f"tcp://127.0.0.1:{taken.getsockname()[1]}")
-    assert (done.status, done.err) == (1, "llmd: cannot listen: Address already in use\n")
+        url = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        done = llmd("serve", "--listen", url)
+    assert (done.status, done.err) == (1, f"llmd: configuration: cannot listen on {url}: Address already in use\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

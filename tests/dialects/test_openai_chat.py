@@ -20,7 +20,6 @@ def test_a_whole_answer() -> None:
         text="hello",
         finish_reason="stop",
         usage=Usage(input_tokens=11, output_tokens=3, total_tokens=14),
-        model="m1",
         request_id="r1",
     )
 

@@ -11,9 +11,10 @@ from llmd.catalog import ProviderRow
 from llmd.chat import Delta
 from llmd.dialects.base import Emit, HttpCall, Outcome
 from llmd.echo import EchoProvider
+from llmd.rpc.session import Session
 from llmd.settings import Limits
 from tests.support.dialogues import Client, call, cancel, connected, execute, gate, gated_hub, kinds, pong
-from tests.support.sessions import STRANGER, Runner, Terms, catalog, cut, open_hub
+from tests.support.sessions import OWN, STRANGER, MemoryStream, Runner, Terms, catalog, cut, open_hub
 
 pytestmark = pytest.mark.anyio
 
@@ -251,3 +252,24 @@ def test_any_bytes_get_the_same_answers_at_any_cut(
         whole = runner.converse([data], terms)
         assert runner.converse(cut(data, places), terms, at_once=5) == whole
         assert runner.converse(cut(data, range(len(data))), terms, at_once=0) == whole
+
+
+class _Grudging(MemoryStream):
+    """A peer that takes nothing at one try and everything at the next: it reads in between."""
+
+    tries = 0
+
+    def send_now(self, data: bytes | memoryview, /) -> int:
+        self.tries += 1
+        return 0 if self.tries % 2 else super().send_now(data)
+
+
+async def test_what_a_full_queue_left_in_the_decoder_waits_for_nobodys_next_byte() -> None:
+    stream = _Grudging()
+    session = Session(open_hub(Limits(output_bytes=60)), stream, OWN, authorized=True)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as group:
+            group.start_soon(session.run)
+            stream.feed(b"".join(b'{"jsonrpc":"2.0","id":%d,"method":"ping"}\n' % number for number in range(10)))
+            await stream.until(lambda: stream.written.count(b"\n") == 10)
+            group.cancel_scope.cancel()

@@ -127,7 +127,7 @@ async def test_a_daemon_that_cannot_wait_cancels_and_says_why() -> None:
     async with connected(hub) as client:
         client.send(execute(1), b"[%b]" % execute(2))
         await client.stream.until(lambda: gated.running == 2)
-        hub.draining = True
+        hub.stopping.set()
         client.session.cancel_calls()
         client.session.end()
         await client.ended.wait()

@@ -236,7 +236,8 @@ class Outcomes(NamedTuple):
 
 async def _converse(chunks: Sequence[bytes], terms: Terms, at_once: int | None) -> Outcomes:
     hub = open_hub(terms.limits)
-    hub.draining = terms.draining
+    if terms.draining:
+        hub.stopping.set()
     stream = MemoryStream(chunks, ended=True, at_once=at_once)
     with anyio.fail_after(DEADLINE_S):
         await Session(hub, stream, terms.peer, authorized=terms.authorized).run()

@@ -163,7 +163,7 @@ def test_another_user_needs_the_token(tmp_path: Path, port: int) -> None:
     ("content", "mode", "complaint"),
     [
         ("x" * 40, 0o644, "others can read the token file"),
-        ("short", 0o600, "is shorter than 16 characters"),
+        ("short", 0o600, "must have 16 to 128 characters"),
     ],
 )
 def test_a_token_that_is_no_secret_is_refused(
