@@ -3,7 +3,6 @@
 import gc
 import hmac
 import logging
-import math
 import os
 import resource
 import secrets
@@ -74,8 +73,7 @@ class Daemon:
         self._config = config.load(env, options.config)
         self._token: bytes | None = None
         self._transport: AiohttpTransport | None = None
-        self._drained_by = math.inf  # once it stops, when what is in flight has had its time
-        self._hurry = anyio.CancelScope()
+        self._draining = anyio.CancelScope()  # its deadline is set when the daemon begins to stop
         self._upstreams = self._build(self._config)
         executor = Executor(lambda: self._upstreams, Unlimited())
         service = Service(
@@ -90,7 +88,7 @@ class Daemon:
         self._hub = Hub(Dispatcher(service), self._limits)
 
     async def serve(self) -> None:
-        """Listen, answer, drain. Raises SocketUnavailable, ConfigError, or OSError where a port is taken."""
+        """Listen, answer, drain. Raises SocketUnavailable, or ConfigError for what it is told to listen on."""
         options = self._options
         urls = [*options.listen, *config.listeners(self._config.settings.listen).values()]
         _raise_descriptor_limit()
@@ -180,9 +178,9 @@ class Daemon:
     def _begin_stop(self, reason: str) -> None:
         """Said again, it cuts the drain short."""
         if self._hub.draining:
-            self._hurry.cancel()
+            self._draining.cancel()
             return
-        self._drained_by = anyio.current_time() + self._limits().drain_ms / 1000
+        self._draining.deadline = anyio.current_time() + self._limits().drain_ms / 1000
         self._hub.stopping.set()
         log.info("stopping: %s", reason)
 
@@ -192,6 +190,8 @@ class Daemon:
         seen, last_call = hub.messages, anyio.current_time()
         while True:
             await anyio.sleep(min(WATCH_INTERVAL_S, self._options.idle_exit_s))
+            if hub.draining:
+                return
             try:
                 here = self._options.socket.stat().st_ino == inode
             except OSError:
@@ -205,8 +205,7 @@ class Daemon:
 
     async def _finish_calls(self) -> None:
         """Let what is in flight finish, within `drain_ms`; new calls on old connections are told `shutting_down`."""
-        with self._hurry:
-            self._hurry.deadline = self._drained_by
+        with self._draining:
             await self._hub.idle()
 
     async def _say_goodbye(self) -> None:
