@@ -137,8 +137,14 @@ def test_without_a_daemon_a_named_socket_is_reported(tmp_path: Path) -> None:
 
 def start_call(*arguments: str) -> subprocess.Popen[bytes]:
     """A call that the daemon has begun: its deltas or its log say so."""
-    command = [sys.executable, "-m", "llmd", "call", *arguments]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-m", "llmd", "call", *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A shell that runs the tests in the background has its children ignore interrupts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 def wait_until_called(daemon: RunningDaemon) -> None:
