@@ -54,6 +54,15 @@ async def test_it_answers_the_last_user_message_and_counts_every_message_and_the
     assert outcome.usage.exact
 
 
+@pytest.mark.deadline(5)
+async def test_white_space_without_end_takes_no_longer_than_words() -> None:
+    prompt = "word" + "\n" * 200_000
+    outcome = await answer(prompt=prompt)
+    assert outcome.text == prompt
+    assert outcome.usage
+    assert outcome.usage.output_tokens == 1
+
+
 async def test_without_a_user_message_it_says_nothing() -> None:
     outcome = await answer(messages=[Message("system", "be kind")])
     assert (outcome.text, outcome.finish_reason) == ("", "stop")

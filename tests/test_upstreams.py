@@ -173,6 +173,14 @@ async def test_nobody_is_asked_where_the_request_or_the_configuration_decides(na
     assert facts.default_models == {"echo": "echo", "llamacpp": None}
 
 
+async def test_an_engine_is_not_asked_again_for_every_request_that_names_no_model() -> None:
+    async with scripted(listing("m1")) as upstream, AiohttpTransport() as transport:
+        known = upstreams(local("engine", upstream.url), transport=transport)
+        for _ in range(5):
+            assert (await known.facts(False)).usable == {"engine": "m1"}
+        assert len(upstream.requests) == 1
+
+
 async def test_echo_is_never_chosen_unnamed_and_neither_is_who_has_no_key_or_no_default_model() -> None:
     found = upstreams(
         made("echo"),

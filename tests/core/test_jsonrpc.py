@@ -222,3 +222,10 @@ def test_an_id_comes_back_as_the_bytes_received(identifier: object) -> None:
         assert call.id is not None
         assert f'"id":{sent},'.encode() in render_reply(call.id, True, b"0")
         assert msgspec.json.decode(render_reply(call.id, True, b"0"))["result"] == 0
+
+
+def test_an_array_of_millions_is_read_over_and_not_made() -> None:
+    found = parse(b"[" + b"{}," * 1_000_000 + b"{}]", batch_max=3)
+    assert isinstance(found, Batch)
+    assert len(found.items) == 4
+    assert parse(b"[" + b"{}," * 1000 + b"nonsense]", batch_max=3) is None

@@ -17,6 +17,7 @@ from jsonschema import Draft202012Validator
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from llmd.chat import DeltaParams
+from llmd.context import Peer
 from llmd.schemas import documents
 from llmd.settings import Limits
 from tests.support.sessions import STRANGER, TOKEN, Runner, Terms, cut
@@ -750,6 +751,13 @@ TRANSPORT = [
     Row("a wrong token", lines(AUTH.replace(TOKEN, TOKEN[:-1])), [error("0", "unauthorized")], "closes", terms=NEW),
     Row(
         "no token where it belongs", lines(call("0", "daemon.auth")), [error("0", "unauthorized")], "closes", terms=NEW
+    ),
+    Row(
+        "another user's token on the Unix socket, where none helps",
+        lines(AUTH),
+        [error("0", "unauthorized")],
+        "closes",
+        terms=Terms(peer=Peer("unix", 1001, 2, own=False), authorized=False),
     ),
     Row("a stranger's call before the token", lines(PING, AUTH), [error("1", "unauthorized")], "closes", terms=NEW),
     Row("a stranger's token in a batch", lines(batch(AUTH)), [error("null", "unauthorized")], "closes", terms=NEW),

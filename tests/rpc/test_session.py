@@ -273,3 +273,17 @@ async def test_what_a_full_queue_left_in_the_decoder_waits_for_nobodys_next_byte
             stream.feed(b"".join(b'{"jsonrpc":"2.0","id":%d,"method":"ping"}\n' % number for number in range(10)))
             await stream.until(lambda: stream.written.count(b"\n") == 10)
             group.cancel_scope.cancel()
+
+
+async def test_a_flood_on_one_connection_does_not_keep_another_waiting() -> None:
+    hub, flood, other = open_hub(Limits()), MemoryStream(), MemoryStream()
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as group:
+            flood.feed(b"{}" * 30_000)
+            other.feed(b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n')
+            for stream in (flood, other):
+                group.start_soon(Session(hub, stream, OWN, authorized=True).run)
+            await other.answered(1)
+            assert flood.written.count(b"\n") < 30_000
+            await flood.answered(30_000)
+            group.cancel_scope.cancel()

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import stat
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -83,6 +84,38 @@ def token() -> str:
 def test_our_own_user_needs_no_token(tmp_path: Path, port: int, connect: Connect) -> None:
     with running_daemon(tmp_path, config=f'[listen]\ntcp = "tcp://127.0.0.1:{port}"'):
         assert connect().ask(PING)["result"] == {}
+
+
+def test_our_own_user_may_shut_its_side_at_once(tmp_path: Path, port: int, connect: Connect) -> None:
+    with running_daemon(tmp_path, config=f'[listen]\ntcp = "tcp://127.0.0.1:{port}"'):
+        for _ in range(20):
+            peer = connect()
+            peer.socket.sendall(PING)
+            peer.socket.shutdown(socket.SHUT_WR)
+            assert json.loads(peer.lines.readline())["result"] == {}
+
+
+STUCK = """
+[listen]
+tcp = "tcp://127.0.0.1:{port}"
+
+[providers.stuck]
+dialect = "echo"
+latency_ms = 600000
+"""
+
+
+def test_a_reset_behind_a_half_close_cancels(tmp_path: Path, port: int, connect: Connect) -> None:
+    with running_daemon(tmp_path, config=STUCK.format(port=port)) as daemon:
+        peer = connect()
+        params = {"model": "stuck/x", "prompt": "x"}
+        call = json.dumps({"jsonrpc": "2.0", "id": 7, "method": "execute", "params": params}).encode() + b"\n"
+        assert peer.ask(call + PING)["id"] == 1  # behind the call, which has begun
+        peer.socket.shutdown(socket.SHUT_WR)
+        peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        peer.close()
+        # Were the call still in flight, the drain would wait for it longer than `stop` does for the process.
+        assert daemon.stop() == 0
 
 
 def test_the_token_is_made_for_the_user_alone(guarded: RunningDaemon) -> None:
