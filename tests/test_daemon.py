@@ -6,6 +6,7 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
+from llmd.client import Wire
 from tests.support.daemon import RunningDaemon, running_daemon
 
 SLOW = """
@@ -27,6 +28,13 @@ def request(number: int, method: str, **params: object) -> str:
     return json.dumps({"jsonrpc": "2.0", "id": number, "method": method, "params": params})
 
 
+def begin(wire: Wire, model: str, prompt: str) -> None:
+    """A call with the id 1 that is in flight: the ping behind it has been answered."""
+    wire.send(request(1, "execute", model=model, prompt=prompt))
+    wire.send(request(2, "ping"))
+    assert wire.receive()["id"] == 2
+
+
 def wait_for_stopping(daemon: RunningDaemon) -> None:
     while "stopping: SIGTERM" not in daemon.log.read_text():
         pass
@@ -34,9 +42,7 @@ def wait_for_stopping(daemon: RunningDaemon) -> None:
 
 def test_a_stop_finishes_what_is_in_flight_and_refuses_what_comes(tmp_path: Path) -> None:
     with running_daemon(tmp_path, config=SLOW.format(drain_ms=20_000)) as daemon, daemon.wire() as wire:
-        wire.send(request(1, "execute", model="slow/x", prompt="late"))
-        wire.send(request(2, "ping"))
-        assert wire.receive()["id"] == 2
+        begin(wire, "slow/x", "late")
         daemon.process.send_signal(signal.SIGTERM)
         wait_for_stopping(daemon)
         wire.send(request(3, "execute", model="slow/x", prompt="later"))
@@ -49,9 +55,7 @@ def test_a_stop_finishes_what_is_in_flight_and_refuses_what_comes(tmp_path: Path
 
 def test_what_does_not_finish_in_time_is_cancelled_and_answered(tmp_path: Path) -> None:
     with running_daemon(tmp_path, config=SLOW.format(drain_ms=100)) as daemon, daemon.wire() as wire:
-        wire.send(request(1, "execute", model="stuck/x", prompt="never"))
-        wire.send(request(2, "ping"))
-        assert wire.receive()["id"] == 2
+        begin(wire, "stuck/x", "never")
         assert daemon.stop() == 0
         error = wire.receive()["error"]
         assert (error["code"], error["data"]["reason"]) == (-32800, "shutting_down")
@@ -67,9 +71,7 @@ def test_a_stop_frees_the_path_at_once(tmp_path: Path) -> None:
 
 def test_a_daemon_that_drains_has_left_its_path_to_the_next(tmp_path: Path) -> None:
     with running_daemon(tmp_path, config=SLOW.format(drain_ms=20_000)) as old, old.wire() as wire:
-        wire.send(request(1, "execute", model="slow/x", prompt="late"))
-        wire.send(request(2, "ping"))
-        assert wire.receive()["id"] == 2
+        begin(wire, "slow/x", "late")
         old.process.send_signal(signal.SIGTERM)
         wait_for_stopping(old)
         while old.socket.exists():
@@ -81,9 +83,7 @@ def test_a_daemon_that_drains_has_left_its_path_to_the_next(tmp_path: Path) -> N
 
 def test_a_second_signal_cuts_the_drain_short(tmp_path: Path) -> None:
     with running_daemon(tmp_path, config=SLOW.format(drain_ms=600_000)) as daemon, daemon.wire() as wire:
-        wire.send(request(1, "execute", model="stuck/x", prompt="never"))
-        wire.send(request(2, "ping"))
-        assert wire.receive()["id"] == 2
+        begin(wire, "stuck/x", "never")
         daemon.process.send_signal(signal.SIGINT)
         while "stopping: SIGINT" not in daemon.log.read_text():
             pass

@@ -13,7 +13,7 @@ from llmd.transports.peers import hung_up, tcp_peer
 
 
 class TcpByteStream:
-    """A connection as a session reads it. TCP cannot tell a half-close from a close: an EOF is taken for the former."""
+    """A connection as a session reads it. An EOF is a half-close: TCP tells a close only by a reset."""
 
     def __init__(self, stream: SocketStream) -> None:
         self._receive = stream.receive

@@ -1,6 +1,6 @@
 """The Unix socket: where it is bound, who guards its path, and who may connect.
 
-The path is guarded by a lock file, held as long as the daemon lives, and by a connect probe: a live socket is never
+The path is guarded by a lock file, held as long as the daemon accepts, and by a connect probe: a live socket is never
 stolen, a stale one is replaced. The mode comes from the umask in force while binding, never from a later chmod.
 """
 
