@@ -8,13 +8,8 @@ from typing import Annotated, Any, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-AMOUNT_MAX = 2**53 - 1
-"""The largest integer that every JSON reader keeps exactly."""
-
-Amount = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
-Millis = Annotated[int, Meta(ge=0, le=AMOUNT_MAX)]
-Name = Annotated[str, Meta(min_length=1, max_length=256)]
-Token = Annotated[str, Meta(min_length=1, max_length=128)]
+from llmd.books import Snapshot
+from llmd.scalars import AMOUNT_MAX, Amount, Millis, Name, Token
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", omit_defaults=True):
@@ -207,7 +202,7 @@ class Completion(Struct, frozen=True, kw_only=True):
     message: Message
     usage: Usage
     cost: Cost | None
-    budget: dict[str, Any] | None
+    budget: Snapshot | None
     route: Route
     dropped: list[str]
     latency_ms: int

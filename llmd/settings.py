@@ -6,12 +6,11 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta, Struct
 
-from llmd.chat import Amount, Name
+from llmd.books import Allow, Enforcement, GivenAmounts, Window
 from llmd.core.rows import Price
+from llmd.scalars import Amount, Name, Positive
 
 _HTTP_URL = re.compile(r"https?://[^/?#@\s]+(/[^?#\s]*)?")
-
-Positive = Annotated[int, Meta(ge=1, le=2**53 - 1)]
 
 
 class KeySettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -86,6 +85,38 @@ def _is_http(url: str) -> bool:
         return False
 
 
+class BudgetSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """One `[budgets.NAME]`: a root that is always there, addressed by its name.
+
+    timezone  whose hours and days its windows are, as in "Europe/Berlin"
+    default   the parent of every call and every open that names no budget; one at most
+    require   calls that name no budget are refused
+    """
+
+    limits: GivenAmounts = GivenAmounts()
+    window: Window | None = None
+    timezone: Name = "UTC"
+    label: Name | None = None
+    enforcement: Enforcement = "strict"
+    allow: Allow | None = None
+    default: bool = False
+    require: bool = False
+
+
+class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """Where budgets are kept.
+
+    path                unset: ledger.db in the state directory
+    durability          "full" survives a power cut, "process" only the daemon's own end
+    default_max_tokens  of a call under a budget that names none
+    """
+
+    store: Literal["sqlite", "memory"] = "sqlite"
+    path: Name | None = None
+    durability: Literal["full", "process"] = "full"
+    default_max_tokens: Positive = 1024
+
+
 class ListenSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Listeners besides the Unix socket, as `--listen` takes them."""
 
@@ -106,6 +137,8 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     auth_ms: Positive = 5000
     stalled_write_ms: Positive = 10_000
     drain_ms: Positive = 30_000
+    budgets: Positive = 100_000
+    watches: Positive = 256  # budgets that one connection watches
 
 
 class Settings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -116,5 +149,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
 
     default_model: Name | None = None
     providers: dict[str, ProviderSettings] = {}
+    budgets: dict[str, BudgetSettings] = {}
+    ledger: LedgerSettings = LedgerSettings()
     listen: ListenSettings = ListenSettings()
     limits: Limits = Limits()

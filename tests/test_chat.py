@@ -3,7 +3,8 @@
 import msgspec
 import pytest
 
-from llmd.chat import AMOUNT_MAX, Ask, Completion, Message, TextPart, ToolCallPart
+from llmd.chat import Ask, Completion, Message, TextPart, ToolCallPart
+from llmd.scalars import AMOUNT_MAX
 
 
 def ask(**members: object) -> Ask:

@@ -5,11 +5,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from llmd.books import Amounts
 from llmd.budgets import Posting
-from llmd.chat import AMOUNT_MAX, Completion, Delta, Message, TextPart, ToolCallPart
-from llmd.core.amounts import Amounts
+from llmd.chat import Completion, Delta, Message, TextPart, ToolCallPart
 from llmd.errors import LLMError
 from llmd.executor import Executor
+from llmd.scalars import AMOUNT_MAX
 from llmd.settings import KeySettings
 from tests.support.calls import ask
 from tests.support.executing import Recorder, answering, context, executing, executor, provider

@@ -6,19 +6,29 @@ known context and an answer without a limit leave it false.
 """
 
 import unicodedata
+from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil, floor
 
 from msgspec import Struct
 
+from llmd.books import Amounts
 from llmd.chat import Chat, FilePart, ImagePart, Usage
-from llmd.core.amounts import Amounts, spent
-from llmd.core.pricing import cost_nano_usd
+from llmd.core.amounts import spent
+from llmd.core.pricing import NANO_USD_A_TOKEN, cost_nano_usd, exact_nano_usd
 from llmd.core.rows import ModelRow, Price
+
+BYTES_A_TOKEN = 4  # of an estimate
 
 
 class Bound(Struct, frozen=True):
-    """`amounts` at most, for an answer of at most `max_tokens` (None: as long as the model pleases)."""
+    """`amounts` at most, for an answer of at most `max_tokens` (None: as long as the model pleases).
+
+    estimate  what it will rather cost: a token for four bytes
+    """
 
     amounts: Amounts
+    estimate: Amounts
     max_tokens: int | None
     sound: bool
 
@@ -32,11 +42,35 @@ def bound(chat: Chat, body: str, row: ModelRow, max_tokens: int | None) -> Bound
     if media:
         tokens = max(tokens, row.context_tokens or 0)
     longest = max_tokens if max_tokens is not None else row.max_output_tokens
-    usage = Usage(input_tokens=tokens, output_tokens=longest or 0, total_tokens=tokens + (longest or 0), exact=False)
-    cost = None if row.price is None else cost_nano_usd(usage, _dearest(row.price))
-    return Bound(
-        spent(usage, cost), max_tokens, sound=longest is not None and not (media and row.context_tokens is None)
-    )
+    sound = longest is not None and not (media and row.context_tokens is None)
+    guess = ceil(raw / BYTES_A_TOKEN)
+    return Bound(_amounts(row, tokens, longest or 0), _amounts(row, guess, longest or 0), max_tokens, sound)
+
+
+def largest_answer(amounts: Amounts, row: ModelRow, room: Sequence[int]) -> int:
+    """The most `max_tokens` with which a request like that of `amounts` would fit into `room`, a number for each unit.
+
+    Not positive where none would.
+    """
+    total, inputs, outputs, requests, nano_usd = room
+    tokens = amounts.input_tokens
+    if inputs < tokens or requests < amounts.requests:
+        return 0
+    longest = min(total - tokens, outputs)
+    if row.price is not None and row.price.output:
+        # A cost is rounded up once, and the room is an integer: what fits exactly, fits.
+        left = nano_usd - exact_nano_usd(_usage(tokens, 0), _dearest(row.price))
+        longest = min(longest, floor(left / (Fraction(str(row.price.output)) * NANO_USD_A_TOKEN)))
+    return longest
+
+
+def _amounts(row: ModelRow, inputs: int, outputs: int) -> Amounts:
+    usage = _usage(inputs, outputs)
+    return spent(usage, None if row.price is None else cost_nano_usd(usage, _dearest(row.price)))
+
+
+def _usage(inputs: int, outputs: int) -> Usage:
+    return Usage(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs, exact=False)
 
 
 def _dearest(price: Price) -> Price:

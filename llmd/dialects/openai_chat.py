@@ -12,7 +12,6 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from llmd.chat import (
-    AMOUNT_MAX,
     Chat,
     Delta,
     FilePart,
@@ -31,6 +30,7 @@ from llmd.core.rows import ModelRow
 from llmd.dialects.base import Answer, Failure, Headers, HttpCall, Outcome
 from llmd.dialects.openai_errors import read_error, read_stream_error, request_id
 from llmd.dialects.sse import SSEDecoder
+from llmd.scalars import AMOUNT_MAX
 
 ERROR_BYTES_MAX = 2**20
 

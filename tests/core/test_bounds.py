@@ -6,11 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmd.chat import AMOUNT_MAX, Ask, FilePart, ImagePart, Message, TextPart, Usage
-from llmd.core.amounts import Amounts, spent
+from llmd.books import Amounts
+from llmd.chat import Ask, FilePart, ImagePart, Message, TextPart, Usage
+from llmd.core.amounts import spent
 from llmd.core.bounds import bound
 from llmd.core.pricing import cost_nano_usd
 from llmd.core.rows import Price
+from llmd.scalars import AMOUNT_MAX
 from tests.support.calls import ask, row
 
 WITH_IMAGE = ask(messages=[Message("user", [TextPart("what"), ImagePart("image/png", "AAAA")])])

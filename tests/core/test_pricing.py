@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmd.chat import AMOUNT_MAX, Usage
+from llmd.chat import Usage
 from llmd.core.pricing import cost_nano_usd
 from llmd.core.rows import Price
+from llmd.scalars import AMOUNT_MAX
 
 
 def usage(input: int = 0, output: int = 0, read: int = 0, written: int = 0) -> Usage:

@@ -12,11 +12,11 @@ from jsonrpcserver.dispatcher import get_method
 from jsonrpcserver.request import Request
 from msgspec import Raw, Struct
 
-from llmd.chat import Amount
 from llmd.context import Context
 from llmd.errors import LLMError
 from llmd.rpc.base import Empty, Method, Service
 from llmd.rpc.dispatch import Dispatcher, Reply
+from llmd.scalars import Amount
 
 pytestmark = pytest.mark.anyio
 
@@ -127,4 +127,4 @@ async def test_jsonrpcserver_hands_context_and_raw_params_through_and_gives_the_
 
 def test_the_types_of_a_method_can_be_decoded_and_described() -> None:
     assert msgspec.json.decode(b"{}", type=Empty) == Empty()
-    assert Context.__struct_fields__ == ("peer", "request_id", "received", "streams", "emit")
+    assert Context.__struct_fields__ == ("peer", "request_id", "received", "connection", "emit")

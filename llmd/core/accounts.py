@@ -1,0 +1,155 @@
+"""The counters of one budget, and how a change climbs from a budget to its root.
+
+A path is the accounts from a budget up to its root. A budget draws from its parent what it uses, but its guarantee at
+least: so a change grows smaller where it is paid out of a guarantee, and ends where nothing is left of it. Checked
+whole, then applied: there is no way back half-way. All amounts are packed: every unit at once.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from llmd.books import UNITS, Unit
+from llmd.core.amounts import FULL_LANE, GUARDS, ONES, UNLIMITED, Packed, greatest, lanes, pack_lanes, touched
+from llmd.core.windows import Span
+from llmd.scalars import AMOUNT_MAX
+
+THRESHOLDS = (80, 95, 100)  # percent of a limit; that so much of it is spent is told once each
+
+
+class Account:
+    """What one budget has used: in its life, or in one window.
+
+    ceiling    its limits, with the guards set; AMOUNT_MAX in a unit without one
+    floor      what it draws at least: its guarantee while it is open
+    used       settled, held, and drawn by children
+    firm       `used` as it would be if every hold came back
+    held settled uncertain overrun  sums over the subtree
+    alert      the last amounts before the next thresholds, with the guards set
+    """
+
+    __slots__ = (
+        "alert",
+        "budget",
+        "ceiling",
+        "firm",
+        "floor",
+        "held",
+        "overrun",
+        "settled",
+        "uncertain",
+        "used",
+        "window",
+    )
+
+    def __init__(self, budget: Any, window: Span | None = None) -> None:
+        self.budget = budget
+        self.window = window
+        self.ceiling: Packed = UNLIMITED | GUARDS
+        self.alert: Packed = GUARDS | FULL_LANE * ONES
+        self.floor: Packed = 0
+        self.used: Packed = 0
+        self.firm: Packed = 0
+        self.held: Packed = 0
+        self.settled: Packed = 0
+        self.uncertain: Packed = 0
+        self.overrun: Packed = 0
+
+    def limit(self, limits: Packed) -> None:
+        self.ceiling = limits | GUARDS
+        self.alert = _alert(limits, self.settled)
+
+    def passed(self) -> list[tuple[Unit, int]]:
+        """The thresholds, in percent, that `settled` has reached since it was last asked; some, if beyond `alert`."""
+        limits = self.ceiling ^ GUARDS
+        found = [
+            (unit, max(percent for percent in THRESHOLDS if _share(limit, percent) <= settled))
+            for unit, limit, settled, below in zip(
+                UNITS, lanes(limits), lanes(self.settled), lanes(self.alert ^ GUARDS), strict=True
+            )
+            if settled > below
+        ]
+        self.alert = _alert(limits, self.settled)
+        return found
+
+
+Path = Sequence[Account]
+
+
+def fits(path: Path, change: Packed, *, firm: bool = False) -> bool:
+    """Whether `change` more may be used at the bottom of `path`; with `firm`, if every hold came back."""
+    return not refusers(path, change, firm=firm)
+
+
+def refusers(path: Path, change: Packed, *, firm: bool = False) -> list[tuple[Account, Packed]]:
+    """The accounts that refuse it, with the guards of the units that do."""
+    found = []
+    units = touched(change)
+    for account in path:
+        used = account.firm if firm else account.used
+        if refused := units & ~(account.ceiling - used - change):
+            found.append((account, refused))
+        if floor := account.floor:
+            change = greatest(used + change, floor) - greatest(used, floor)
+            units = touched(change)
+    return found
+
+
+def move(path: Path, used: Packed, firm: Packed, held: Packed = 0, settled: Packed = 0) -> None:
+    """Change the counters of a path, unchecked: `used` and `firm` as far as draws change, the sums to the root."""
+    for account in path:
+        if held:
+            account.held += held
+        if settled:
+            account.settled += settled
+        if used:
+            before = account.used
+            account.used += used
+            if floor := account.floor:
+                used = greatest(account.used, floor) - greatest(before, floor)
+        if firm:
+            before = account.firm
+            account.firm += firm
+            if floor := account.floor:
+                firm = greatest(account.firm, floor) - greatest(before, floor)
+
+
+def release(account: Account, above: Path) -> None:
+    """Give back what the account draws beyond its use, for good."""
+    floor, account.floor = account.floor, 0
+    if floor:
+        move(above, account.used - greatest(account.used, floor), account.firm - greatest(account.firm, floor))
+
+
+def available(path: Path, *, firm: bool = False) -> list[int]:
+    """What could be used more at the bottom of `path`, unit by unit; counted to AMOUNT_MAX where nothing limits it."""
+    left: list[int] | None = None
+    for account in reversed(path):
+        used = account.firm if firm else account.used
+        own = [limit - amount for limit, amount in zip(lanes(account.ceiling ^ GUARDS), lanes(used), strict=True)]
+        if left is not None:
+            unspent = lanes(greatest(used, account.floor) - used)
+            own = [min(mine, spare + max(0, above)) for mine, spare, above in zip(own, unspent, left, strict=True)]
+        left = own
+    return [max(0, amount) for amount in left or ()]
+
+
+def limited_units(path: Path) -> Packed:
+    """The guards of the units that some account of the path limits."""
+    limited = 0
+    for account in path:
+        limited |= touched(UNLIMITED - (account.ceiling ^ GUARDS))
+    return limited
+
+
+def _alert(limits: Packed, settled: Packed) -> Packed:
+    """The guards, and in each lane the last amount before the next threshold."""
+    marks = []
+    for limit, amount in zip(lanes(limits), lanes(settled), strict=True):
+        ahead = [_share(limit, percent) for percent in THRESHOLDS if limit != AMOUNT_MAX]
+        marks.append(min((mark - 1 for mark in ahead if mark > amount), default=FULL_LANE))
+    return pack_lanes(marks) | GUARDS
+
+
+def _share(limit: int, percent: int) -> int:
+    """So much of a limit, rounded up; 1 at least, since nothing spent is no share."""
+    return max(1, -(-limit * percent // 100))

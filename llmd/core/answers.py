@@ -1,0 +1,57 @@
+"""Which idempotency keys have been answered: their params, and how large the answers are, which are kept elsewhere."""
+
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from llmd.errors import LLMError
+
+KEPT_MS = 24 * 3600 * 1000
+ANSWERS_MAX = 10_000
+ANSWER_BYTES_MAX = 256 * 2**20
+
+
+class Answered(Struct, frozen=True):
+    """One key that was answered. `params` is a hash of what was asked, `size` of the answer in bytes."""
+
+    params: str
+    at_ms: int
+    size: int
+
+
+class Answers:
+    """By key, the oldest first. A key's scope (peer, method, budget) is part of it."""
+
+    def __init__(self) -> None:
+        self._answered: dict[str, Answered] = {}
+        self._bytes = 0
+
+    def is_answered(self, key: str, params: str) -> bool:
+        """Raises idempotency_conflict if the same key came with other params."""
+        found = self._answered.get(key)
+        if found is not None and found.params != params:
+            raise conflict()
+        return found is not None
+
+    def keep(self, key: str, answered: Answered) -> None:
+        self._answered[key] = answered
+        self._bytes += answered.size
+
+    def drop(self, key: str) -> bool:
+        """Whether it was there."""
+        answered = self._answered.pop(key, None)
+        self._bytes -= 0 if answered is None else answered.size
+        return answered is not None
+
+    def forget(self, now_ms: int) -> Iterator[str]:
+        """Let go of what is too old or too much, and say which keys that is."""
+        for key, answered in list(self._answered.items()):
+            too_much = len(self._answered) > ANSWERS_MAX or self._bytes > ANSWER_BYTES_MAX
+            if not too_much and answered.at_ms >= now_ms - KEPT_MS:
+                return
+            self.drop(key)
+            yield key
+
+
+def conflict() -> LLMError:
+    return LLMError("idempotency_conflict", "this idempotency_key has come with other params", path="idempotency_key")
