@@ -1,0 +1,276 @@
+"""One connection to the store's database: its tables, its versions, and what SQLite's errors mean.
+
+The only importer of sqlite3. Knows no threads and no locks: `sqlite` has a thread that opens, uses and closes it.
+"""
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+from llmd.journal import Batch, DurabilityLost, JournalEntry, StoreUnavailable, WriteFailed
+from llmd.journal.statements import MIGRATIONS, PRAGMAS, SIZES, TRIGGERS, Item, insertion, items_of, padded, pruning
+from llmd.journal.store_files import make_private, sync_directory
+
+log = logging.getLogger("llmd.journal")
+
+Durability = Literal["full", "process"]
+
+MAGIC = b"SQLite format 3\0"
+APPLICATION_ID = 0x6C6C6D64
+APPLICATION_ID_AT = slice(68, 72)
+HEADER_BYTES = 100
+
+KEPT_MS = 30 * 24 * 3600 * 1000
+PRUNED_MAX = 256
+"""Entries that a write removes at most, so that none gets slow."""
+
+PRUNED_AT_START_MAX = 5_000
+SCANNED_MAX = 2_000
+"""Entries that one reading looks at, so that no write waits long behind it."""
+
+FSYNC_ERRORS = frozenset({"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"})
+DAMAGE = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
+
+
+class Database:
+    """An open store. Whatever a write raises, it can be written again, but for DurabilityLost.
+
+    `path` is made where it is not there, and brought up to this version. Raises StoreUnavailable.
+    """
+
+    def __init__(self, path: Path, durability: Durability) -> None:
+        self._path = path
+        self._durability = durability
+        with _unavailable(path):
+            if path.exists() and path.stat().st_size:
+                _refuse_foreign(path)
+            else:
+                _make(path)
+            make_private(path)
+            self._open()
+
+    def _open(self) -> None:
+        connection = sqlite3.connect(f"{self._path.as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=0)
+        try:
+            for pragma in (*PRAGMAS, f"synchronous = {'FULL' if self._durability == 'full' else 'NORMAL'}"):
+                connection.execute(f"PRAGMA {pragma}").fetchall()
+            _migrate(connection, self._path)
+            for statement in TRIGGERS:
+                connection.execute(statement)
+            (last,) = connection.execute("SELECT max(seq) FROM entries").fetchone()
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        self._last: int = last or 0
+        self._read_oldest()
+
+    def _read_oldest(self) -> None:
+        self._oldest: tuple[int, int] | None = self._connection.execute(
+            "SELECT seq, at_ms FROM entries ORDER BY seq LIMIT 1"
+        ).fetchone()
+
+    def rows(self, prefix: str) -> list[tuple[str, bytes]]:
+        """Raises StoreUnavailable."""
+        start = prefix.encode()
+        # No byte of UTF-8 is 0xFF: the last one can be counted up, and nothing but what begins so is between.
+        after = start[:-1] + bytes([start[-1] + 1]) if start else b"\xff"
+        with _unavailable(self._path):
+            found = self._connection.execute(
+                "SELECT key, value FROM rows WHERE key >= ? AND key < ? ORDER BY key", (start, after)
+            ).fetchall()
+        return [(key.decode(), value) for key, value in found]
+
+    def row(self, key: str) -> bytes | None:
+        """Raises StoreUnavailable."""
+        with _unavailable(self._path):
+            found = self._connection.execute("SELECT value FROM rows WHERE key = ?", (key.encode(),)).fetchone()
+        return found[0] if found else None
+
+    def entries(self, path: str, after: int, limit: int) -> tuple[list[tuple[int, JournalEntry]], int | None]:
+        """Some of the next ones, and the number behind which to go on, or None at the end. Raises StoreUnavailable."""
+        with _unavailable(self._path):
+            scanned = self._connection.execute(
+                "SELECT seq, at_ms, path, data FROM entries WHERE root = ? AND seq > ? ORDER BY seq LIMIT ?",
+                (path.partition("/")[0], after, SCANNED_MAX),
+            ).fetchall()
+        found = [
+            (number, JournalEntry(at_ms, own, data))
+            for number, at_ms, own, data in scanned
+            if own == path or own.startswith(path + "/")
+        ]
+        return found[:limit], scanned[-1][0] if len(scanned) == SCANNED_MAX else None
+
+    def write(self, batch: Batch) -> None:
+        """All of the batch, or nothing. Raises WriteFailed, DurabilityLost."""
+        items = items_of(batch, self._last)
+        if batch.entries:
+            items += self._pruning(batch.entries[-1].at_ms, PRUNED_MAX)
+        try:
+            self._take(items)
+        except sqlite3.Error as error:
+            self._find_out(error, batch)
+        self._last += len(batch.entries)
+
+    def prune(self, now_ms: int) -> None:
+        """Remove old entries, as many as may be removed at a start. Raises WriteFailed, DurabilityLost."""
+        try:
+            self._take(self._pruning(now_ms, PRUNED_AT_START_MAX))
+        except sqlite3.Error as error:
+            raise WriteFailed(reason_of(error)) from None
+
+    def _pruning(self, now_ms: int, most: int) -> list[Item]:
+        if self._oldest is None:
+            self._read_oldest()
+        if self._oldest is None or abs(now_ms - self._oldest[1]) <= KEPT_MS:
+            return []
+        # The latest stays: its number is the one from which they go on growing.
+        before = min(self._oldest[0] + most, self._last)
+        self._oldest = None
+        return [pruning(before, now_ms, KEPT_MS)]
+
+    def _take(self, items: list[Item]) -> None:
+        if len(items) > SIZES[-1]:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for first in range(0, len(items), SIZES[-1]):
+                self._insert(items[first : first + SIZES[-1]])
+            self._connection.execute("COMMIT")
+        elif items:
+            self._insert(items)
+
+    def _insert(self, items: list[Item]) -> None:
+        values = padded(items)
+        self._connection.execute(insertion(len(values) // 6), values)
+
+    def _find_out(self, error: sqlite3.Error, batch: Batch) -> None:
+        """Whether the batch is there in spite of the error. Returns if it is; raises WriteFailed, DurabilityLost."""
+        if name_of(error) in FSYNC_ERRORS:
+            raise DurabilityLost(reason_of(error)) from None
+        try:
+            try:
+                if self._connection.in_transaction:
+                    self._connection.rollback()
+                written = self._has(batch)
+            except sqlite3.Error as broken:
+                log.warning("the ledger %s is opened again: %s", self._path, reason_of(broken))
+                last = self._last
+                self._connection.close()
+                self._open()
+                self._last = last
+                written = self._has(batch)
+        except (sqlite3.Error, StoreUnavailable) as broken:
+            raise DurabilityLost(f"{reason_of(error)}, and then {broken}") from None
+        if not written:
+            raise WriteFailed(reason_of(error)) from None
+
+    def _has(self, batch: Batch) -> bool:
+        if batch.entries:
+            (last,) = self._connection.execute("SELECT max(seq) FROM entries").fetchone()
+            return bool(last == self._last + len(batch.entries))
+        found = "SELECT value FROM rows WHERE key = ?"
+        return all(
+            self._connection.execute(found, (key.encode(),)).fetchone() == (None if value is None else (value,))
+            for key, value in batch.rows.items()
+        )
+
+    def close(self) -> None:
+        """What is in the log goes into the database first, where that can be."""
+        try:
+            self._connection.close()
+        except sqlite3.Error as error:
+            log.warning("the ledger %s did not close well: %s", self._path, reason_of(error))
+
+
+def name_of(error: sqlite3.Error) -> str:
+    return getattr(error, "sqlite_errorname", "")
+
+
+def reason_of(error: sqlite3.Error) -> str:
+    return f"{error} ({name_of(error)})" if name_of(error) else str(error)
+
+
+@contextmanager
+def _unavailable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if name_of(error).startswith(tuple(DAMAGE)):
+            raise StoreUnavailable(
+                f"the ledger {path} is damaged ({reason_of(error)}): `llmd ledger check` says more; put a copy of it "
+                "back, or move it away to begin anew"
+            ) from None
+        raise StoreUnavailable(f"cannot use the ledger {path}: {reason_of(error)}") from None
+    except OSError as error:
+        raise StoreUnavailable(f"cannot use the ledger {path}: {error.strerror}") from None
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raises StoreUnavailable for a file that is no ledger, before SQLite touches it."""
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    if len(head) < HEADER_BYTES or not head.startswith(MAGIC):
+        what = "not a database"
+    elif head[APPLICATION_ID_AT] != APPLICATION_ID.to_bytes(4, "big"):
+        what = "another program's database"
+    else:
+        return
+    raise StoreUnavailable(f"{path} is {what}: move it away, or name another in [ledger] path")
+
+
+def _make(path: Path) -> None:
+    """A new store, under another name until it is whole: so what is at `path` is a ledger or it is not llmd's."""
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    make_private(new)
+    with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = MEMORY").fetchall()
+        connection.execute("BEGIN")
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        _bring_up(connection, 0)
+        connection.execute("COMMIT")
+    _into_place(new, path)
+
+
+def _bring_up(connection: sqlite3.Connection, version: int) -> None:
+    for statement in chain.from_iterable(MIGRATIONS[version:]):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+
+
+def _into_place(new: Path, path: Path) -> None:
+    os.replace(new, path)
+    sync_directory(path.parent)
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises StoreUnavailable; the database is as it was then."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(MIGRATIONS):
+        raise StoreUnavailable(
+            f"the ledger {path} was written by a newer llmd (version {version} of it, and this one knows "
+            f"{len(MIGRATIONS)}): start the newer one, or name another in [ledger] path"
+        )
+    if version == len(MIGRATIONS):
+        return
+    backup = path.with_name(f"{path.name}.v{version}-backup")
+    new = backup.with_name(backup.name + ".new")
+    new.unlink(missing_ok=True)
+    make_private(new)
+    with closing(sqlite3.connect(new)) as copy:
+        connection.backup(copy)
+    _into_place(new, backup)
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        _bring_up(connection, version)
+        connection.execute("COMMIT")
+    except Exception as error:
+        connection.rollback()
+        raise StoreUnavailable(
+            f"the ledger {path} cannot be brought from version {version} to {len(MIGRATIONS)} ({error}): it is as it "
+            f"was, with a copy at {backup}; start the llmd that wrote it"
+        ) from error
