@@ -1,22 +1,39 @@
-"""Where every attempt takes its hold before bytes leave, and gives it back with what was spent.
+"""What an attempt needs of budgets: a hold before its bytes leave, and its resolution on every way out."""
 
-The one budget there is grants everything, so that the executor's path is the same with and without a limit.
-"""
-
+from collections.abc import Callable
 from typing import Protocol
 
+import anyio
 from msgspec import Struct
 
+from llmd.books import Amounts, Snapshot
+from llmd.chat import Ask
 from llmd.context import Context
-from llmd.core.amounts import Amounts
 from llmd.core.bounds import Bound
-from llmd.errors import LLMError
+from llmd.core.holds import Hold
+from llmd.core.rows import ModelRow
+from llmd.dialects.base import HttpCall
 
 
-class Hold(Struct, frozen=True):
-    """What one attempt has been granted."""
+class Quote(Struct, frozen=True):
+    """A request as it would be sent, and what it can cost at most."""
 
+    call: HttpCall
     bound: Bound
+
+
+class Held(Struct, frozen=True):
+    """What one attempt was granted.
+
+    amounts  what is posted if nobody tells what the attempt has cost
+    hold     None where no budget stands behind it
+    clamped  the max_tokens that the budget left, where that was less than what was asked for
+    """
+
+    quote: Quote
+    amounts: Amounts
+    hold: Hold | None = None
+    clamped: int | None = None
 
 
 class Posting(Struct, frozen=True):
@@ -27,22 +44,23 @@ class Posting(Struct, frozen=True):
 
 
 class Budgets(Protocol):
-    async def hold(self, ctx: Context, handle: str | None, bound: Bound) -> Hold:
-        """Reserve `bound` in the budget; durable when it returns. Raises the budget errors."""
+    async def hold(
+        self, ctx: Context, ask: Ask, row: ModelRow, quote: Callable[[int | None], Quote], abort: anyio.CancelScope
+    ) -> Held:
+        """Reserve what `quote` of a max_tokens says, waiting for room as long as `ask` permits.
+
+        `abort` is cancelled if the budget closes with cancel. Raises the budget errors.
+        """
         ...
 
-    async def resolve(self, hold: Hold, posting: Posting) -> None:
+    async def dispatch(self, held: Held) -> None:
+        """Durable when it returns: from here on bytes may leave. Raises ledger_unavailable."""
+        ...
+
+    async def resolve(self, held: Held, posting: Posting) -> None:
         """Once for each hold, on every way out of an attempt; called shielded from cancellation."""
         ...
 
-
-class Unlimited:
-    """Grants everything. There are no handles, so one that is given is unknown."""
-
-    async def hold(self, ctx: Context, handle: str | None, bound: Bound) -> Hold:
-        if handle is not None:
-            raise LLMError("budget_unknown", "there is no such budget")
-        return Hold(bound)
-
-    async def resolve(self, hold: Hold, posting: Posting) -> None:
-        return
+    def snapshot(self, held: Held) -> Snapshot | None:
+        """The budget behind a hold as it is now."""
+        ...

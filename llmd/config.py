@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Struct
@@ -14,13 +15,22 @@ from msgspec import Struct
 from llmd import paths
 from llmd.catalog import Catalog, configured, detected
 from llmd.errors import ConfigError
-from llmd.settings import Limits, ListenSettings, ModelSettings, ProviderSettings, Settings
+from llmd.settings import (
+    BudgetSettings,
+    LedgerSettings,
+    Limits,
+    ListenSettings,
+    ModelSettings,
+    ProviderSettings,
+    Settings,
+)
 from llmd.transports import loopback
 from llmd.validation import explain
 
 CONFIG_BYTES_MAX = 2**20
+HANDLE_PREFIXES = ("b_", "bh_")
 
-_PROVIDER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Config(Struct, frozen=True):
@@ -90,6 +100,7 @@ def _check(file: Path, data: dict[str, Any], env: Mapping[str, str], others_writ
             loopback.address(url, scheme)
         except ConfigError as error:
             problems += [f"listen.{scheme}: {problem}" for problem in error.problems]
+    problems += _budget_problems(settings.budgets)
     if any(row.key and row.key.command for row in rows.values()) and others_write:
         problems.append("runs a key's `command` but others can write it: chmod it to 0600")
     if problems:
@@ -97,9 +108,27 @@ def _check(file: Path, data: dict[str, Any], env: Mapping[str, str], others_writ
     return Config(file, settings, Catalog(providers=rows, default_model=settings.default_model))
 
 
+def _budget_problems(budgets: Mapping[str, BudgetSettings]) -> list[str]:
+    problems = []
+    for name, budget in budgets.items():
+        if not _NAME.fullmatch(name) or name.startswith(HANDLE_PREFIXES):
+            problems.append(
+                f"budgets.{_quoted(name)}: expected a name of letters, digits, `.`, `_` and `-`, at most 64, "
+                "that does not begin with b_ or bh_"
+            )
+        try:
+            ZoneInfo(budget.timezone)
+        except (ValueError, OSError, KeyError):  # no such zone is a KeyError
+            problems.append(f"budgets.{_quoted(name)}.timezone: there is no such time zone")
+    defaults = [name for name, budget in budgets.items() if budget.default]
+    if len(defaults) > 1:
+        problems.append(f"budgets: {' and '.join(defaults)} cannot all be the `default`")
+    return problems
+
+
 def _type_problems(data: dict[str, Any]) -> list[str]:
     """What does not fit its type, table by table, so that each problem has its whole path and none hides another."""
-    sections: dict[str, type[Struct]] = {"limits": Limits, "listen": ListenSettings}
+    sections: dict[str, type[Struct]] = {"limits": Limits, "listen": ListenSettings, "ledger": LedgerSettings}
     tables: list[tuple[str, Any, type[Struct]]] = [("", data, Settings)]
     tables += [(name, data[name], kind) for name, kind in sections.items() if name in data]
     providers = data.get("providers")
@@ -112,10 +141,13 @@ def _type_problems(data: dict[str, Any]) -> list[str]:
     problems = [
         f"providers.{_quoted(name)}: expected a name of letters, digits, `.`, `_` and `-`, at most 64"
         for name in (providers if isinstance(providers, dict) else ())
-        if not _PROVIDER_NAME.fullmatch(name)
+        if not _NAME.fullmatch(name)
     ]
+    budgets = data.get("budgets")
+    for name, budget in budgets.items() if isinstance(budgets, dict) else ():
+        tables.append((f"budgets.{_quoted(name)}", budget, BudgetSettings))
     for path, table, kind in tables:
-        nested = {Settings: ("providers", *sections), ProviderSettings: ("models",)}.get(kind, ())
+        nested = {Settings: ("providers", "budgets", *sections), ProviderSettings: ("models",)}.get(kind, ())
         own = _without_tables(table, nested)
         while (problem := _problem(own, kind)) is not None:
             problems.append(str(problem._replace(path=_under(path, problem.path))))

@@ -1,5 +1,6 @@
 """Who is asking, and on which terms: what travels with a call from its connection to its last attempt."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from typing import Literal, NamedTuple, Protocol
 
@@ -17,11 +18,27 @@ class Peer(NamedTuple):
     own: bool
 
 
-class Streams(Protocol):
-    """Where deltas of a call can go: a connection."""
+Notify = Callable[[str, Struct], Awaitable[None]]
+"""Sends a notification, its method and params; awaiting it is the back-pressure."""
 
-    def open(self, token: str) -> AbstractContextManager[Emit]:
-        """Take `token` for the time of one call. Raises invalid_params if it is in use, or nothing can be streamed."""
+
+class Connection(Protocol):
+    """What a call may use of the connection that it came on. Raises invalid_params where it has nothing of the kind."""
+
+    def stream(self, token: str) -> AbstractContextManager[Emit]:
+        """Take `token` for the deltas of one call. Raises invalid_params if it is in use."""
+        ...
+
+    def watch(self, token: str, run: Callable[[Notify], Awaitable[None]]) -> None:
+        """Run this beside the calls, until it returns, `unwatch` is called or the connection ends."""
+        ...
+
+    def unwatch(self, token: str) -> bool:
+        """Whether there was such a watch."""
+        ...
+
+    def at_end(self, callback: Callable[[], None]) -> None:
+        """Call this when the connection has ended."""
         ...
 
 
@@ -35,5 +52,5 @@ class Context(Struct, frozen=True):
     peer: Peer
     request_id: str
     received: float
-    streams: Streams
+    connection: Connection
     emit: Emit | None = None

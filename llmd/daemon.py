@@ -5,7 +5,6 @@ import hmac
 import logging
 import os
 import resource
-import secrets
 import signal
 import socket
 import time
@@ -22,19 +21,24 @@ import anyio.to_thread
 from anyio.abc import SocketListener, TaskStatus
 from msgspec import Struct
 
-from llmd import config, paths
-from llmd.budgets import Unlimited
+from llmd import config, paths, tokens
+from llmd.budget_operations import BudgetOperations
+from llmd.clock import Clock
 from llmd.config import Config
 from llmd.errors import ConfigError, LLMError, trace
 from llmd.executor import Executor
+from llmd.journal import DurabilityLost, StoreUnavailable
+from llmd.payer import Payer
 from llmd.rpc import METHODS
 from llmd.rpc.base import Service
 from llmd.rpc.dispatch import Dispatcher
 from llmd.rpc.hub import Hub
 from llmd.settings import Limits
+from llmd.stores import Store
 from llmd.transports import TRANSPORTS, loopback, unix
 from llmd.transports.accepting import accept_all
 from llmd.transports.unix import SocketUnavailable
+from llmd.treasury import Treasury
 from llmd.upstreams import Upstreams
 
 if TYPE_CHECKING:
@@ -73,12 +77,18 @@ class Daemon:
         self._config = config.load(env, options.config)
         self._token: bytes | None = None
         self._transport: AiohttpTransport | None = None
+        self._lost: StoreUnavailable | None = None
         self._draining = anyio.CancelScope()  # its deadline is set when the daemon begins to stop
         self._upstreams = self._build(self._config)
-        executor = Executor(lambda: self._upstreams, Unlimited())
+        settings = self._config.settings
+        self._store = Store(settings.ledger, paths.ledger_file(env), options.socket)
+        self._treasury = Treasury(Clock(), settings.budgets, settings.limits.budgets)
+        payer = Payer(self._treasury, lambda: self._config.settings.ledger.default_max_tokens)
+        executor = Executor(lambda: self._upstreams, payer)
         service = Service(
             methods=METHODS,
             executor=executor,
+            budgets=BudgetOperations(self._treasury),
             upstreams=lambda: self._upstreams,
             limits=self._limits,
             reload=self._reload,
@@ -88,7 +98,10 @@ class Daemon:
         self._hub = Hub(Dispatcher(service), self._limits)
 
     async def serve(self) -> None:
-        """Listen, answer, drain. Raises SocketUnavailable, or ConfigError for what it is told to listen on."""
+        """Listen, answer, drain.
+
+        Raises SocketUnavailable, StoreUnavailable, or ConfigError for what it is told to listen on.
+        """
         options = self._options
         urls = [*options.listen, *config.listeners(self._config.settings.listen).values()]
         _raise_descriptor_limit()
@@ -97,9 +110,12 @@ class Daemon:
             bound = [(_transport(url), stack.enter_context(loopback.bound(url, urlsplit(url).scheme))) for url in urls]
             if bound:
                 file = options.token_file or paths.token_file(self._env)
-                self._token = _read_token(file)
+                self._token = tokens.read(file)
+            if (journal := self._store.open()) is not None:
+                self._treasury.open(journal)
             async with anyio.create_task_group() as own:
                 await own.start(self._heed_signals)
+                own.start_soon(self._keep_ledger, own.cancel_scope)
                 async with anyio.create_task_group() as connections:
                     accepted = await SocketListener.from_socket(unix_socket.dup())
                     connections.start_soon(accept_all, accepted, self._hub, connections, self._serve_unix)
@@ -113,12 +129,15 @@ class Daemon:
                     await self._hub.stopping.wait()
                     # From here on the path is free for the next daemon, and nobody waits in a backlog of ours.
                     stack.close()
+                    self._treasury.yielding()
                     await self._finish_calls()
                     await self._say_goodbye()
                     connections.cancel_scope.cancel()
                 if self._transport is not None:
                     await self._transport.aclose()
                 own.cancel_scope.cancel()
+        if self._lost is not None:
+            raise self._lost
         log.info("stopped")
 
     # -- parts ----------------------------------------------------------------------------------------------------
@@ -139,14 +158,32 @@ class Daemon:
     def _is_token(self, token: str) -> bool:
         return self._token is not None and hmac.compare_digest(self._token, token.encode())
 
-    async def _reload(self) -> None:
-        """Calls in flight go on with what they began with; listeners stay as they are until a restart."""
+    async def _keep_ledger(self, daemon: anyio.CancelScope) -> None:
+        """Where nobody can know any more what the store has, the daemon ends: a new one finds out."""
+        treasury = self._treasury
         try:
-            self._config = await anyio.to_thread.run_sync(config.load, self._env, self._options.config)
+            if not treasury.is_open:
+                treasury.open(await self._store.opened())
+            await treasury.run()
+        except* (StoreUnavailable, DurabilityLost) as group:
+            self._lost = StoreUnavailable(str(group.exceptions[0]))
+            daemon.cancel()
+        finally:
+            with anyio.move_on_after(GOODBYE_S, shield=True):
+                await treasury.close()
+
+    async def _reload(self) -> None:
+        """Calls in flight go on with what they began with; listeners and the store stay until a restart."""
+        try:
+            loaded = await anyio.to_thread.run_sync(config.load, self._env, self._options.config)
+            if problems := self._treasury.check_configured(loaded.settings.budgets):
+                raise ConfigError(problems)
         except ConfigError as error:
             log.error("configuration not reloaded: %s", "; ".join(error.problems))
             raise LLMError("config_invalid", "; ".join(error.problems), problems=error.problems) from None
+        self._config = loaded
         self._upstreams = self._build(self._config)
+        self._treasury.configure(loaded.settings.budgets)
         log.info("configuration reloaded")
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -196,7 +233,8 @@ class Daemon:
                 here = self._options.socket.stat().st_ino == inode
             except OSError:
                 here = False
-            if hub.in_flight or hub.messages != seen:
+            memory_only = self._config.settings.ledger.store == "memory" and self._treasury.has_opened_budgets
+            if hub.in_flight or hub.messages != seen or memory_only:
                 seen, last_call = hub.messages, anyio.current_time()
             idle = anyio.current_time() - last_call >= self._options.idle_exit_s
             if idle or not here:
@@ -249,24 +287,3 @@ async def _warm_up() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
-
-
-def _read_token(file: Path) -> bytes:
-    """The bearer token; made at the first start, 0600 from the first moment on."""
-    try:
-        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(made, "w") as opened:
-                opened.write(secrets.token_urlsafe(32) + "\n")
-        if file.stat().st_mode & 0o077:
-            raise SocketUnavailable(f"others can read the token file: chmod 600 {file}")
-        token = file.read_bytes().strip()
-    except OSError as error:
-        raise SocketUnavailable(f"cannot make or read the token file {file}: {error.strerror}") from None
-    if not 16 <= len(token) <= 128:
-        raise SocketUnavailable(f"the token in {file} must have 16 to 128 characters: remove the file for a new one")
-    return token

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import anyio
 
-from llmd.budgets import Budgets, Hold, Posting
+from llmd.books import Snapshot
+from llmd.budgets import Budgets, Held, Posting, Quote
 from llmd.chat import (
     Ask,
     Attempt,
@@ -24,7 +25,7 @@ from llmd.core.bounds import bound
 from llmd.core.pricing import cost_nano_usd
 from llmd.core.routing import Target, plan
 from llmd.core.rows import ModelRow
-from llmd.dialects.base import Answer, Emit, Failure, HttpCall, Outcome
+from llmd.dialects.base import Answer, Emit, Failure, Outcome
 from llmd.errors import LLMError
 from llmd.upstreams import Upstreams
 
@@ -55,45 +56,54 @@ class Executor:
         for target in targets:
             row = upstreams.catalog.providers[target.provider].model_row(target.model)
             started = anyio.current_time()
-            call, outcome = await self._attempt(upstreams, row, ask, ctx, emit)
+            held, outcome = await self._attempt(upstreams, row, ask, ctx, emit)
             took = _ms_since(started)
             attempts.append(Attempt(row.provider, row.model, _kind(outcome), took))
             if isinstance(outcome, Failure):
                 raise _error(outcome, target, attempts)
-            return _completion(call, outcome, attempts, _ms_since(ctx.received))
+            latency_ms = _ms_since(ctx.received)
+            return _completion(held, outcome, attempts, latency_ms, self._budgets.snapshot(held))
         raise AssertionError("a plan has targets")
 
     async def _attempt(
         self, upstreams: Upstreams, row: ModelRow, ask: Ask, ctx: Context, emit: Emit | None
-    ) -> tuple[HttpCall, Outcome]:
+    ) -> tuple[Held, Outcome]:
         """One physical try under a hold of its own, which resolves on every way out."""
         provider = upstreams.provider(row.provider)
-        async with provider.place():
-            call = provider.request(ask, row, ask.max_tokens, stream=emit is not None)
-            limit = bound(ask, call.body.decode(), row, ask.max_tokens)
-            hold = await self._budgets.hold(ctx, ask.budget, limit)
+
+        def quote(max_tokens: int | None) -> Quote:
+            call = provider.request(ask, row, max_tokens, stream=emit is not None)
+            return Quote(call, bound(ask, call.body.decode(), row, max_tokens))
+
+        with anyio.CancelScope() as abort:
+            held = await self._budgets.hold(ctx, ask, row, quote, abort)
             outcome: Outcome | None = None
+            sent = False
             try:
-                outcome = await provider.send(call, emit)
+                async with provider.place():
+                    await self._budgets.dispatch(held)
+                    sent = True
+                    outcome = await provider.send(held.quote.call, emit)
             finally:
                 with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
-                    await self._budgets.resolve(hold, posting(hold, row, outcome))
+                    await self._budgets.resolve(held, posting(held, row, outcome) if sent else Posting(None))
                 kind = "cut short" if outcome is None else _kind(outcome)
                 log.info("%s pid %s %.128r %s", ctx.request_id, ctx.peer.pid, row.target, kind)
-        return call, outcome
+            return held, outcome
+        raise LLMError("budget_closed", "the budget was closed, and the call that it paid for aborted")
 
 
 def _kind(outcome: Outcome) -> str:
     return outcome.kind if isinstance(outcome, Failure) else "ok"
 
 
-def posting(hold: Hold, row: ModelRow, outcome: Outcome | None) -> Posting:
+def posting(held: Held, row: ModelRow, outcome: Outcome | None) -> Posting:
     """What an attempt posts; `outcome` None where it was cancelled after its bytes may have left."""
-    if outcome is not None and outcome.usage is not None:
+    if outcome is not None and outcome.usage is not None and outcome.usage.total_tokens:
         return Posting(spent(outcome.usage, _cost(outcome, row)))
     if isinstance(outcome, Failure) and outcome.billed == "no":
         return Posting(None)
-    return Posting(hold.bound.amounts, uncertain=True)
+    return Posting(held.amounts, uncertain=True)
 
 
 def _cost(outcome: Outcome, row: ModelRow) -> int | None:
@@ -102,8 +112,10 @@ def _cost(outcome: Outcome, row: ModelRow) -> int | None:
     return None if row.price is None or outcome.usage is None else cost_nano_usd(outcome.usage, row.price)
 
 
-def _completion(call: HttpCall, answer: Answer, attempts: list[Attempt], latency_ms: int) -> Completion:
-    row = call.row
+def _completion(
+    held: Held, answer: Answer, attempts: list[Attempt], latency_ms: int, budget: Snapshot | None
+) -> Completion:
+    row = held.quote.call.row
     cost = _cost(answer, row)
     return Completion(
         text=answer.text,
@@ -115,12 +127,12 @@ def _completion(call: HttpCall, answer: Answer, attempts: list[Attempt], latency
         message=_message(row.provider, answer),
         usage=answer.usage or Usage(exact=False),
         cost=None if cost is None else Cost(cost),
-        budget=None,
+        budget=budget,
         route=Route(None, attempts),
-        dropped=call.dropped,
+        dropped=held.quote.call.dropped,
         latency_ms=latency_ms,
         provider_request_id=answer.request_id,
-        clamped_max_tokens=None,
+        clamped_max_tokens=held.clamped,
         replayed=False,
     )
 

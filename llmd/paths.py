@@ -42,6 +42,10 @@ def log_file(env: Environment) -> Path:
     return state_dir(env) / "daemon.log"
 
 
+def ledger_file(env: Environment) -> Path:
+    return state_dir(env) / "ledger.db"
+
+
 def runtime_dir(env: Environment) -> Path | None:
     """`$XDG_RUNTIME_DIR`, else /run/user/$UID where that is ours, else None."""
     if os.path.isabs(env.get("XDG_RUNTIME_DIR", "")):

@@ -31,6 +31,15 @@ tcp = "tcp://127.0.0.1:9998"
 
 [limits]
 connections = 10
+
+[budgets.daily]
+limits = { usd = "5.00", requests = 100 }
+window = "day"
+timezone = "Europe/Berlin"
+default = true
+
+[ledger]
+durability = "process"
 """
 
 
@@ -57,14 +66,30 @@ def test_a_good_configuration_adds_up_to_rows(tmp_path: Path) -> None:
     assert row.price is not None
     assert row.price.cache_write == 1.25
     assert loaded.catalog.providers["work"].max_concurrency == 32
+    assert loaded.settings.budgets["daily"].limits.by_unit() == {"nano_usd": 5 * 10**9, "requests": 100}
     # What the table leaves out comes from the catalog.
     assert loaded.catalog.providers["groq"].base_url.startswith("https://api.groq.com/")
     assert loaded.settings.limits.connections == 10
 
 
 WRONG = [
-    ("an unknown key", "colour = 1", ["colour: there is no such member; there are: default_model, limits, listen,"]),
+    ("an unknown key", "colour = 1", ["colour: there is no such member; there are: budgets, default_model, ledger,"]),
     ("a section that this version lacks", "[[routing.rules]]", ["routing: there is no such member; there are:"]),
+    (
+        "a budget's limit that is none",
+        '[budgets.daily]\nlimits = { usd = "5,00" }',
+        ["budgets.daily.limits: `usd` is a decimal number of dollars as a string"],
+    ),
+    ("a budget's unit that there is not", "[budgets.daily.limits]\ntokens = 1", ["budgets.daily.limits.tokens: there is"]),
+    ("a window that there is not", '[budgets.daily]\nwindow = "year"', ['budgets.daily.window: expected "day" or']),
+    ("a zone that there is not", '[budgets.daily]\ntimezone = "Mars/X"', ["budgets.daily.timezone: there is no such"]),
+    ("a budget's name like a handle", "[budgets.bh_1]", ["budgets.bh_1: expected a name of letters"]),
+    (
+        "two budgets that are the default",
+        "[budgets.a]\ndefault = true\n[budgets.b]\ndefault = true",
+        ["budgets: a and b cannot all be the `default`"],
+    ),
+    ("a store that there is not", '[ledger]\nstore = "redis"', ['ledger.store: expected "memory" or "sqlite"']),
     ("an unknown dialect", '[providers.a]\ndialect = "x"', ['providers.a.dialect: expected "echo" or "openai"']),
     ("a provider without an address", "[providers.a]", ["providers.a: needs a `base_url`, as in"]),
     (

@@ -4,7 +4,7 @@ import anyio
 import msgspec
 import pytest
 
-from llmd.budgets import Hold, Posting
+from llmd.budgets import Held, Posting
 from llmd.catalog import Catalog
 from llmd.chat import Delta
 from llmd.errors import LLMError
@@ -63,7 +63,7 @@ async def test_a_deadline_that_passed_in_a_queue_sends_nothing() -> None:
     assert budgets.postings == []
 
 
-async def test_a_call_that_waits_for_its_place_holds_nothing_and_a_cancel_there_posts_nothing() -> None:
+async def test_a_call_that_is_cancelled_while_it_waits_for_its_place_has_cost_nothing() -> None:
     budgets, silent = Recorder(), Silent()
     async with executing(silent, budgets, max_concurrency=1) as made, anyio.create_task_group() as group:
         group.start_soon(made.execute, ask(model="work/m1"), context())
@@ -72,11 +72,23 @@ async def test_a_call_that_waits_for_its_place_holds_nothing_and_a_cancel_there_
             async with anyio.create_task_group() as inner:
                 inner.start_soon(made.execute, ask(model="work/m1"), context())
                 await anyio.wait_all_tasks_blocked()
-                assert len(budgets.holds) == 1
+                assert len(budgets.holds) == 2
                 waiting.cancel()
-        assert (len(budgets.holds), budgets.postings) == (1, [])
+        assert budgets.postings == [Posting(None)]
         group.cancel_scope.cancel()
-    assert budgets.posted_its_bound()
+    assert budgets.postings[1].uncertain
+
+
+async def test_bytes_leave_only_when_the_hold_is_durable() -> None:
+    async def never(exchange: Exchange) -> None:
+        raise AssertionError("a request has left")
+
+    budgets = Recorder(undispatched=LLMError("ledger_unavailable", "no"))
+    async with executing(never, budgets) as made:
+        with pytest.raises(LLMError) as caught:
+            await made.execute(ask(model="work/m1"), context())
+    assert caught.value.kind == "ledger_unavailable"
+    assert budgets.only() == Posting(None)
 
 
 async def test_an_emit_that_raises_posts_the_bound_and_lets_its_error_through() -> None:
@@ -94,7 +106,7 @@ async def test_a_resolve_that_hangs_does_not_keep_a_cancelled_call_for_ever(monk
     monkeypatch.setattr("llmd.executor.RESOLVE_TIMEOUT_S", 0.05)
 
     class Stuck(Recorder):
-        async def resolve(self, hold: Hold, posting: Posting) -> None:
+        async def resolve(self, held: Held, posting: Posting) -> None:
             await anyio.sleep_forever()
 
     async with executing(answering(OK), Stuck()) as made:

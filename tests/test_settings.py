@@ -35,4 +35,6 @@ def test_the_limits_are_the_contracts_unless_told_otherwise() -> None:
         "auth_ms": 5000,
         "stalled_write_ms": 10_000,
         "drain_ms": 30_000,
+        "budgets": 100_000,
+        "watches": 256,
     }

@@ -45,6 +45,7 @@ def run(options: argparse.Namespace) -> int:
     import anyio
 
     from llmd.daemon import IDLE_EXIT_S, Daemon, Options
+    from llmd.journal import StoreUnavailable
     from llmd.transports.unix import SocketTaken, SocketUnavailable
 
     _log_to(paths.log_file(os.environ) if options.spawned else None, options.log_level)
@@ -76,7 +77,7 @@ def run(options: argparse.Namespace) -> int:
                 os.write(options.ready_fd, b"\n")
                 return 0
             time.sleep(RETRY_S)
-        except SocketUnavailable as error:
+        except (SocketUnavailable, StoreUnavailable) as error:
             return _complain(str(error))
         except ConfigError as error:
             return _complain("; ".join(f"{error.file or 'configuration'}: {problem}" for problem in error.problems))

@@ -14,16 +14,12 @@ from typing import Literal
 
 from llmd.journal import Batch, DurabilityLost, JournalEntry, StoreUnavailable, WriteFailed
 from llmd.journal.statements import MIGRATIONS, PRAGMAS, SIZES, TRIGGERS, Item, insertion, items_of, padded, pruning
-from llmd.journal.store_files import make_private, sync_directory
+from llmd.journal.store_files import APPLICATION_ID, make_private, refuse_foreign, sync_directory
+from llmd.journal.wal import PAGE
 
 log = logging.getLogger("llmd.journal")
 
 Durability = Literal["full", "process"]
-
-MAGIC = b"SQLite format 3\0"
-APPLICATION_ID = 0x6C6C6D64
-APPLICATION_ID_AT = slice(68, 72)
-HEADER_BYTES = 100
 
 KEPT_MS = 30 * 24 * 3600 * 1000
 PRUNED_MAX = 256
@@ -33,6 +29,8 @@ PRUNED_AT_START_MAX = 5_000
 SCANNED_MAX = 2_000
 """Entries that one reading looks at, so that no write waits long behind it."""
 
+PROBLEMS_MAX = 10
+
 FSYNC_ERRORS = frozenset({"SQLITE_IOERR_FSYNC", "SQLITE_IOERR_DIR_FSYNC"})
 DAMAGE = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 
@@ -40,15 +38,17 @@ DAMAGE = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 class Database:
     """An open store. Whatever a write raises, it can be written again, but for DurabilityLost.
 
-    `path` is made where it is not there, and brought up to this version. Raises StoreUnavailable.
+    `path` is made where it is not there, and brought up to this version. `name` is what errors call it, where it is a
+    copy. Raises StoreUnavailable.
     """
 
-    def __init__(self, path: Path, durability: Durability) -> None:
+    def __init__(self, path: Path, durability: Durability, name: Path | None = None) -> None:
         self._path = path
+        self._name = name or path
         self._durability = durability
-        with _unavailable(path):
+        with _unavailable(self._name):
             if path.exists() and path.stat().st_size:
-                _refuse_foreign(path)
+                refuse_foreign(path)
             else:
                 _make(path)
             make_private(path)
@@ -59,7 +59,7 @@ class Database:
         try:
             for pragma in (*PRAGMAS, f"synchronous = {'FULL' if self._durability == 'full' else 'NORMAL'}"):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
-            _migrate(connection, self._path)
+            _migrate(connection, self._path, self._name)
             for statement in TRIGGERS:
                 connection.execute(statement)
             (last,) = connection.execute("SELECT max(seq) FROM entries").fetchone()
@@ -80,7 +80,7 @@ class Database:
         start = prefix.encode()
         # No byte of UTF-8 is 0xFF: the last one can be counted up, and nothing but what begins so is between.
         after = start[:-1] + bytes([start[-1] + 1]) if start else b"\xff"
-        with _unavailable(self._path):
+        with _unavailable(self._name):
             found = self._connection.execute(
                 "SELECT key, value FROM rows WHERE key >= ? AND key < ? ORDER BY key", (start, after)
             ).fetchall()
@@ -88,13 +88,13 @@ class Database:
 
     def row(self, key: str) -> bytes | None:
         """Raises StoreUnavailable."""
-        with _unavailable(self._path):
+        with _unavailable(self._name):
             found = self._connection.execute("SELECT value FROM rows WHERE key = ?", (key.encode(),)).fetchone()
         return found[0] if found else None
 
     def entries(self, path: str, after: int, limit: int) -> tuple[list[tuple[int, JournalEntry]], int | None]:
         """Some of the next ones, and the number behind which to go on, or None at the end. Raises StoreUnavailable."""
-        with _unavailable(self._path):
+        with _unavailable(self._name):
             scanned = self._connection.execute(
                 "SELECT seq, at_ms, path, data FROM entries WHERE root = ? AND seq > ? ORDER BY seq LIMIT ?",
                 (path.partition("/")[0], after, SCANNED_MAX),
@@ -157,7 +157,7 @@ class Database:
                     self._connection.rollback()
                 written = self._has(batch)
             except sqlite3.Error as broken:
-                log.warning("the ledger %s is opened again: %s", self._path, reason_of(broken))
+                log.warning("the ledger %s is opened again: %s", self._name, reason_of(broken))
                 last = self._last
                 self._connection.close()
                 self._open()
@@ -178,12 +178,26 @@ class Database:
             for key, value in batch.rows.items()
         )
 
+    def problems(self) -> list[str]:
+        """What is wrong with its pages, in SQLite's words: the first few. Reads everything. Raises StoreUnavailable."""
+        with _unavailable(self._name):
+            found = [line for (line,) in self._connection.execute(f"PRAGMA integrity_check({PROBLEMS_MAX})")]
+        return [] if found == ["ok"] else found
+
+    def counts(self) -> tuple[int, int]:
+        """How many rows, and how many entries. Raises StoreUnavailable."""
+        with _unavailable(self._name):
+            rows, entries = self._connection.execute(
+                "SELECT (SELECT count(*) FROM rows), (SELECT count(*) FROM entries)"
+            ).fetchone()
+        return rows, entries
+
     def close(self) -> None:
         """What is in the log goes into the database first, where that can be."""
         try:
             self._connection.close()
         except sqlite3.Error as error:
-            log.warning("the ledger %s did not close well: %s", self._path, reason_of(error))
+            log.warning("the ledger %s did not close well: %s", self._name, reason_of(error))
 
 
 def name_of(error: sqlite3.Error) -> str:
@@ -209,28 +223,16 @@ def _unavailable(path: Path) -> Iterator[None]:
         raise StoreUnavailable(f"cannot use the ledger {path}: {error.strerror}") from None
 
 
-def _refuse_foreign(path: Path) -> None:
-    """Raises StoreUnavailable for a file that is no ledger, before SQLite touches it."""
-    with path.open("rb") as file:
-        head = file.read(HEADER_BYTES)
-    if len(head) < HEADER_BYTES or not head.startswith(MAGIC):
-        what = "not a database"
-    elif head[APPLICATION_ID_AT] != APPLICATION_ID.to_bytes(4, "big"):
-        what = "another program's database"
-    else:
-        return
-    raise StoreUnavailable(f"{path} is {what}: move it away, or name another in [ledger] path")
-
-
 def _make(path: Path) -> None:
     """A new store, under another name until it is whole: so what is at `path` is a ledger or it is not llmd's."""
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     make_private(new)
     with closing(sqlite3.connect(new, isolation_level=None)) as connection:
+        connection.execute(f"PRAGMA page_size = {PAGE}")
         connection.execute("PRAGMA journal_mode = MEMORY").fetchall()
         connection.execute("BEGIN")
-        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA application_id = {int.from_bytes(APPLICATION_ID)}")
         _bring_up(connection, 0)
         connection.execute("COMMIT")
     _into_place(new, path)
@@ -247,12 +249,12 @@ def _into_place(new: Path, path: Path) -> None:
     sync_directory(path.parent)
 
 
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+def _migrate(connection: sqlite3.Connection, path: Path, name: Path) -> None:
     """Raises StoreUnavailable; the database is as it was then."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > len(MIGRATIONS):
         raise StoreUnavailable(
-            f"the ledger {path} was written by a newer llmd (version {version} of it, and this one knows "
+            f"the ledger {name} was written by a newer llmd (version {version} of it, and this one knows "
             f"{len(MIGRATIONS)}): start the newer one, or name another in [ledger] path"
         )
     if version == len(MIGRATIONS):
@@ -271,6 +273,6 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     except Exception as error:
         connection.rollback()
         raise StoreUnavailable(
-            f"the ledger {path} cannot be brought from version {version} to {len(MIGRATIONS)} ({error}): it is as it "
+            f"the ledger {name} cannot be brought from version {version} to {len(MIGRATIONS)} ({error}): it is as it "
             f"was, with a copy at {backup}; start the llmd that wrote it"
         ) from error

@@ -76,7 +76,7 @@ def _open_copy(path: Path, lock: Lock, reason: str) -> "SqliteJournal":
         copy_store(path, copy)
         # From here on whoever accepts the loss may have it.
         lock.release()
-        return SqliteJournal(lambda: Database(copy, "process"), remove, read_only=reason)
+        return SqliteJournal(lambda: Database(copy, "process", path), remove, read_only=reason)
     except OSError as error:
         remove()
         raise StoreUnavailable(f"{reason}; and it cannot be copied to be read: {error.strerror}") from None

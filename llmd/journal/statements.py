@@ -20,8 +20,8 @@ PRAGMAS = (
     "locking_mode = EXCLUSIVE",
     "journal_mode = WAL",
     "fullfsync = ON",
-    "wal_autocheckpoint = 1000",
-    "journal_size_limit = 8388608",
+    "wal_autocheckpoint = 2000",
+    "journal_size_limit = 16777216",
     "temp_store = MEMORY",
     "cache_size = -8000",
     "secure_delete = OFF",
@@ -30,8 +30,8 @@ PRAGMAS = (
 MIGRATIONS: list[tuple[str, ...]] = [
     (
         "CREATE TABLE rows (key BLOB PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
-        "CREATE TABLE entries (seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, root TEXT NOT NULL, path TEXT NOT NULL, "
-        "data BLOB NOT NULL)",
+        "CREATE TABLE entries (seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, root TEXT NOT NULL, "
+        "path TEXT NOT NULL, data BLOB NOT NULL)",
         "CREATE INDEX entries_of_root ON entries (root, seq)",
     ),
 ]
@@ -77,4 +77,4 @@ def padded(items: list[Item]) -> list[object]:
 @cache
 def insertion(size: int) -> str:
     """The statement for one of SIZES."""
-    return "INSERT INTO batch VALUES " + ",".join(["(?,?,?,?,?,?)"] * size)  # noqa: S608 - placeholders alone
+    return f"INSERT INTO batch VALUES {','.join(['(?,?,?,?,?,?)'] * size)}"  # noqa: S608 - nothing but placeholders

@@ -24,6 +24,11 @@ NETWORK = {
 }
 """Where a lock or a sync of one machine need not hold on another. As the kernel names them."""
 
+MAGIC = b"SQLite format 3\0"
+APPLICATION_ID = b"llmd"
+APPLICATION_ID_AT = slice(68, 72)
+HEADER_BYTES = 100
+
 HOLDER_BYTES_MAX = 8192
 
 
@@ -149,6 +154,19 @@ def copy_store(path: Path, target: Path) -> None:
     copy_private(path, target)
     if log_of(path).exists():
         copy_private(log_of(path), log_of(target))
+
+
+def refuse_foreign(path: Path) -> None:
+    """Raises StoreUnavailable for a file that is no ledger, before SQLite touches it; OSError."""
+    with path.open("rb") as file:
+        head = file.read(HEADER_BYTES)
+    if len(head) < HEADER_BYTES or not head.startswith(MAGIC):
+        what = "not a database"
+    elif head[APPLICATION_ID_AT] != APPLICATION_ID:
+        what = "another program's database"
+    else:
+        return
+    raise StoreUnavailable(f"{path} is {what}: move it away, or name another in [ledger] path")
 
 
 def read_log(path: Path) -> Verdict:

@@ -10,11 +10,13 @@ size of the database.
 What follows the last whole commit is a **torn tail** as long as one transaction explains it. With every commit synced,
 the next transaction begins only when the one before it is on the disk; so a loss of power leaves at most one
 transaction in pieces, of which any frame may have come through, the committing one included, and nobody was told of it.
-It is **damage** where a later transaction began behind the first wrong frame: the one in which that frame stands had been
-acknowledged by then. Two things show it: a frame marked as a commit whose stored checksum the next frame goes on from,
-or two whole commits. Frames that a failed write left do not: they bear the same salts and go on from each other, but
-their commit was never written. A header that is wrong, with frames behind it that go on from each other, is damage too:
-the header is synced before the first frame is written. Damage in the last transaction cannot be told from a torn tail.
+It is **damage** where a later transaction began behind the first wrong frame: by then, the one in which that frame
+stands had been acknowledged. Two things show it: a frame marked as a commit whose stored checksum the next frame goes
+on from, or two whole commits. Frames that a failed write left do not: they bear the same salts and go on from each
+other, but their commit was never written. A header that is wrong, with frames behind it that go on from each other, is
+damage too: the header is synced before the first frame is written. Where commits are not synced (`process`), a loss of
+power may leave the same picture; what was acknowledged is lost then as well. Damage in the last transaction cannot be
+told from a torn tail.
 """
 
 from collections.abc import Iterator
@@ -30,7 +32,8 @@ MAGIC = 0x377F0682
 """Its last bit is set where checksums read words with the high byte first."""
 
 VERSION = 3007000
-USUAL_PAGE = 4096
+PAGE = 4096
+"""The bytes of a page of the store."""
 
 Sums = tuple[int, int]
 
@@ -55,8 +58,8 @@ class Verdict(Struct, frozen=True):
     def damage_of(self, path: object) -> str:
         """What to tell of the damaged log of a store."""
         return (
-            f"the log of the ledger {path} is damaged behind its first {self.commits} transactions, and what came after "
-            "them was acknowledged and is lost: nothing is written until `llmd ledger accept-loss`"
+            f"the log of the ledger {path} is damaged behind its first {self.commits} transactions, and what came "
+            "after them was acknowledged and is lost: nothing is written until `llmd ledger accept-loss`"
         )
 
 
@@ -75,19 +78,19 @@ class _Frame(NamedTuple):
         return self.number > 0 and checksum(self.head[:8] + self.page, sums, big) == self.sums
 
 
-def scan(file: BinaryIO) -> Verdict:
-    """Read a log from where `file` stands to its end, a frame at a time. Raises OSError."""
+def scan(file: BinaryIO, usual: int = PAGE) -> Verdict:
+    """Read a log from where `file` stands to its end, a frame at a time; pages are of `usual` bytes where the header
+    cannot be believed. Raises OSError.
+    """
     head = file.read(HEADER.size)
     if len(head) < HEADER.size:
         return Verdict("torn" if head else "whole", 0, 0, len(head))
     magic, version, page, _, _, _, *sums = HEADER.unpack(head)
     big = bool(magic & 1)
-    paged = 512 <= page <= 65536 and page & (page - 1) == 0
-    frames = _frames(file, page if paged else USUAL_PAGE)
-    right = paged and magic | 1 == MAGIC | 1 and version == VERSION
+    right = magic | 1 == MAGIC | 1 and version == VERSION and 512 <= page <= 65536 and page & (page - 1) == 0
     if right and checksum(head[:24], (0, 0), big) == (sums[0], sums[1]):
-        return _with_header(frames, head[16:24], (sums[0], sums[1]), big)
-    return _without_header(frames, (sums[0], sums[1]))
+        return _with_header(_frames(file, page), head[16:24], (sums[0], sums[1]), big)
+    return _without_header(_frames(file, usual), (sums[0], sums[1]))
 
 
 def checksum(data: bytes, sums: Sums, big: bool) -> Sums:
@@ -125,7 +128,7 @@ def _with_header(frames: Iterator[_Frame], salts: bytes, sums: Sums, big: bool) 
             lost += frame.commits
         if own:
             last = frame.end
-        sums, ended = frame.sums, own and frame.commits
+        sums, ended = frame.sums, frame.commits
     damaged = acknowledged or lost > 1
     state: Literal["whole", "torn", "damaged"] = "damaged" if damaged else "torn" if last > end else "whole"
     return Verdict(state, commits, end, last - end if last > end else 0, lost if damaged else 0)

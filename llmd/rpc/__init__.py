@@ -5,7 +5,9 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from llmd.books import BudgetUpdate
 from llmd.chat import DeltaParams
+from llmd.rpc import budget
 from llmd.rpc.base import Method
 from llmd.rpc.daemon import AUTH, INFO, PING, RELOAD
 from llmd.rpc.discover import DISCOVER
@@ -15,6 +17,15 @@ from llmd.rpc.models import LIST
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "execute": EXECUTE,
+        "budget.open": budget.OPEN,
+        "budget.charge": budget.CHARGE,
+        "budget.close": budget.CLOSE,
+        "budget.get": budget.GET,
+        "budget.resize": budget.RESIZE,
+        "budget.tree": budget.TREE,
+        "budget.statement": budget.STATEMENT,
+        "budget.watch": budget.WATCH,
+        "budget.unwatch": budget.UNWATCH,
         "models.list": LIST,
         "daemon.info": INFO,
         "daemon.auth": AUTH,
@@ -24,5 +35,5 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     }
 )
 
-NOTIFICATIONS: Mapping[str, type[Struct]] = MappingProxyType({"llmd.delta": DeltaParams})
+NOTIFICATIONS: Mapping[str, type[Struct]] = MappingProxyType({"llmd.delta": DeltaParams, "llmd.budget": BudgetUpdate})
 """What the daemon sends unasked for an answer, with the type of its params."""

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 
+from llmd.budget_operations import BudgetOperations
 from llmd.context import Context
 from llmd.executor import Executor
 from llmd.settings import Limits
@@ -25,6 +26,7 @@ class Service(Struct, frozen=True, kw_only=True):
 
     methods: "Mapping[str, Method]"
     executor: Executor
+    budgets: BudgetOperations
     upstreams: Callable[[], Upstreams]
     limits: Callable[[], Limits]
     reload: Callable[[], Awaitable[None]]

@@ -3,14 +3,14 @@
 from msgspec import Struct
 
 import llmd
-from llmd.chat import Token
 from llmd.context import Context
 from llmd.errors import LLMError
 from llmd.rpc.base import Empty, Method, Service
+from llmd.scalars import Token
 from llmd.settings import Limits
 
 PROTOCOL = 1
-CAPABILITIES = ["batch", "cancel", "content-length", "streaming"]
+CAPABILITIES = ["batch", "budgets", "cancel", "content-length", "streaming"]
 
 
 class Info(Struct, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ async def _execute(service: Service, ask: Ask, ctx: Context) -> Completion:
         raise LLMError("invalid_params", reason, path="idempotency_key")
     if ask.stream is None or ctx.emit is not None:
         return await service.executor.execute(ask, ctx, ctx.emit)
-    with ctx.streams.open(ask.stream) as emit:
+    with ctx.connection.stream(ask.stream) as emit:
         return await service.executor.execute(ask, ctx, emit)
 
 

@@ -9,7 +9,7 @@ import itertools
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Protocol
@@ -21,7 +21,7 @@ from anyio.abc import TaskGroup
 from msgspec import UNSET, Raw, Struct, UnsetType
 
 from llmd.chat import Delta, DeltaParams
-from llmd.context import Context, Peer
+from llmd.context import Context, Notify, Peer
 from llmd.core import jsonrpc
 from llmd.core.framing import Fault, FrameDecoder, frame
 from llmd.core.jsonrpc import Batch, Call, Ignored, Invalid
@@ -97,6 +97,8 @@ class Session:
         self._requests = 0
         self._at_once = Context(peer, str(self._number), anyio.current_time(), self)  # of what is answered at once
         self._tokens: set[str] = set()
+        self._watches: dict[str, anyio.CancelScope] = {}
+        self._at_end: list[Callable[[], None]] = []
         self._closing = False  # read no more; `_faulted` where the peer may still be sending
         self._faulted = False
         self._idle = anyio.Event()
@@ -123,6 +125,8 @@ class Session:
                 self._group.cancel_scope.cancel()
         finally:
             hub.leave(self)
+            for callback in self._at_end:
+                callback()
             self._count_input(0)
             # What was never read or written must not wait until the collector finds us.
             self._decoder.end()
@@ -319,8 +323,10 @@ class Session:
         # A task's reply waits for the writer's turn, and leaves with those of the tasks that end before it.
         self._output.push(frame(message, self._decoder.style), wake=not self._taking)
 
+    # -- what a call may use of its connection (context.Connection) -----------------------------------------------
+
     @contextmanager
-    def open(self, token: str) -> Iterator[Emit]:
+    def stream(self, token: str) -> Iterator[Emit]:
         """Stream to this connection under `token`, which nobody else may use meanwhile."""
         if token in self._tokens:
             raise LLMError("invalid_params", "this stream token is in use", path="stream")
@@ -336,6 +342,33 @@ class Session:
             yield emit
         finally:
             self._tokens.discard(token)
+
+    def watch(self, token: str, run: Callable[[Notify], Awaitable[None]]) -> None:
+        if token in self._watches:
+            raise LLMError("invalid_params", "this watch token is in use", path="watch")
+        if len(self._watches) >= self._limits.watches:
+            raise LLMError("busy", f"this connection watches {self._limits.watches} budgets")
+        self._watches[token] = scope = anyio.CancelScope()
+        self._group.start_soon(self._run_watch, token, scope, run)
+
+    async def _run_watch(self, token: str, scope: anyio.CancelScope, run: Callable[[Notify], Awaitable[None]]) -> None:
+        async def notify(method: str, params: Struct) -> None:
+            await self._output.room()
+            self._send(jsonrpc.render_notification(method, params))
+
+        with scope:
+            await run(notify)
+        if self._watches.get(token) is scope:
+            del self._watches[token]
+
+    def unwatch(self, token: str) -> bool:
+        scope = self._watches.pop(token, None)
+        if scope is not None:
+            scope.cancel()
+        return scope is not None
+
+    def at_end(self, callback: Callable[[], None]) -> None:
+        self._at_end.append(callback)
 
     # -- writing and ending ---------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from llmd.chat import Delta, DeltaParams
-from llmd.context import Context
+from llmd.context import Context, Notify
 from llmd.core import jsonrpc
 from llmd.core.jsonrpc import Batch, Ignored, Invalid, Item
 from llmd.dialects.base import Emit
@@ -49,12 +49,21 @@ class _Server(uvicorn.Server):
         yield
 
 
-class _NoStreams:
-    """A response to `/rpc` is one JSON value."""
+class _NoConnection:
+    """A response to `/rpc` is one JSON value, and nothing of it lasts."""
 
-    def open(self, token: str) -> AbstractContextManager[Emit]:
+    def stream(self, token: str) -> AbstractContextManager[Emit]:
         reason = "there is nothing to stream to: POST /execute with `Accept: text/event-stream`"
         raise LLMError("invalid_params", reason, path="stream")
+
+    def watch(self, token: str, run: Callable[[Notify], Awaitable[None]]) -> None:
+        raise LLMError("invalid_params", "over HTTP there is nothing to notify: watch over the socket", path="watch")
+
+    def unwatch(self, token: str) -> bool:
+        return False
+
+    def at_end(self, callback: Callable[[], None]) -> None:
+        raise LLMError("invalid_params", "over HTTP a connection is no more than a call", path="scope")
 
 
 async def serve(listener: socket.socket, hub: Hub, group: TaskGroup, require_token: bool) -> None:
@@ -136,7 +145,7 @@ class _App:
             raise LLMError("unauthorized", "nobody can tell who this is")
         peer = tcp_peer("http", here, there)
         check_origin(request)
-        ctx = Context(peer, f"h{next(self._hub.numbers)}", received, _NoStreams())
+        ctx = Context(peer, f"h{next(self._hub.numbers)}", received, _NoConnection())
         if (self._require_token or not peer.own) and not self._has_token(request, ctx):
             raise LLMError("unauthorized", "send the daemon's token, as `Authorization: Bearer ...`")
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":

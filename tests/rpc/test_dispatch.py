@@ -48,6 +48,7 @@ def dispatcher() -> Dispatcher:
         Service(
             methods=METHODS,
             executor=unused,
+            budgets=unused,
             upstreams=unused,
             limits=unused,
             reload=unused,

@@ -1,17 +1,18 @@
 """An executor for a test: its provider is a script, and its budgets record what is held and posted."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
-from llmd.budgets import Hold, Posting
+from llmd.budgets import Held, Posting, Quote
 from llmd.catalog import Catalog, ProviderRow, provider_row
+from llmd.chat import Ask
 from llmd.context import Context, Peer
 from llmd.core.bounds import Bound
-from llmd.core.rows import Price
+from llmd.core.rows import ModelRow, Price
 from llmd.errors import LLMError
 from llmd.executor import Executor
 from llmd.providers import AiohttpTransport
@@ -25,27 +26,39 @@ PRICE = Price(input=1, output=10)
 class Recorder:
     """Budgets that grant everything and keep what was posted; a hold that is resolved twice fails the test."""
 
-    def __init__(self, refusal: LLMError | None = None) -> None:
+    def __init__(self, refusal: LLMError | None = None, undispatched: LLMError | None = None) -> None:
         self.holds: list[tuple[str | None, Bound]] = []
         self.postings: list[Posting] = []
         self.open: set[int] = set()
         self.resolved = anyio.Event()
         self._refusal = refusal
+        self.undispatched = undispatched
 
-    async def hold(self, ctx: Context, handle: str | None, bound: Bound) -> Hold:
+    async def hold(
+        self, ctx: Context, ask: Ask, row: ModelRow, quote: Callable[[int | None], Quote], abort: anyio.CancelScope
+    ) -> Held:
         await anyio.lowlevel.checkpoint()
         if self._refusal is not None:
             raise self._refusal
-        self.holds.append((handle, bound))
-        hold = Hold(bound)
-        self.open.add(id(hold))
-        return hold
+        quoted = quote(ask.max_tokens)
+        self.holds.append((ask.budget, quoted.bound))
+        held = Held(quoted, quoted.bound.amounts)
+        self.open.add(id(held))
+        return held
 
-    async def resolve(self, hold: Hold, posting: Posting) -> None:
+    async def dispatch(self, held: Held) -> None:
+        await anyio.lowlevel.checkpoint()
+        if self.undispatched is not None:
+            raise self.undispatched
+
+    async def resolve(self, held: Held, posting: Posting) -> None:
         await anyio.lowlevel.checkpoint()  # a cancelled caller must not be able to stop this
-        self.open.remove(id(hold))
+        self.open.remove(id(held))
         self.postings.append(posting)
         self.resolved.set()
+
+    def snapshot(self, held: Held) -> None:
+        return None
 
     def only(self) -> Posting:
         """What the one hold there was has posted."""
@@ -57,15 +70,26 @@ class Recorder:
         return self.only() == Posting(self.holds[0][1].amounts, uncertain=True)
 
 
-class NoStreams:
+class NoConnection:
+    """The executor uses nothing of a connection."""
+
     @contextmanager
-    def open(self, token: str) -> Any:
+    def stream(self, token: str) -> Any:
         raise AssertionError("the executor opens no streams")
         yield
 
+    def watch(self, token: str, run: Any) -> None:
+        raise AssertionError("the executor watches nothing")
+
+    def unwatch(self, token: str) -> bool:
+        raise AssertionError("the executor watches nothing")
+
+    def at_end(self, callback: Any) -> None:
+        raise AssertionError("the executor waits for no end")
+
 
 def context() -> Context:
-    return Context(Peer("unix", 0, 0, True), "request-1", anyio.current_time(), NoStreams())
+    return Context(Peer("unix", 0, 0, True), "request-1", anyio.current_time(), NoConnection())
 
 
 def provider(name: str = "work", **settings: Any) -> ProviderRow:

@@ -16,12 +16,15 @@ import anyio.lowlevel
 import msgspec
 import uvloop
 
-from llmd.budgets import Unlimited
+from llmd.budget_operations import BudgetOperations
 from llmd.catalog import Catalog, configured
+from llmd.clock import Clock, Now
 from llmd.context import Peer
 from llmd.dialects.base import Provider
 from llmd.errors import LLMError
 from llmd.executor import Executor
+from llmd.journal.memory import MemoryJournal
+from llmd.payer import Payer
 from llmd.rpc import METHODS
 from llmd.rpc.base import Service
 from llmd.rpc.dispatch import Dispatcher
@@ -29,6 +32,7 @@ from llmd.rpc.hub import Hub
 from llmd.rpc.output import CHUNK_BYTES
 from llmd.rpc.session import Session
 from llmd.settings import Limits, Settings
+from llmd.treasury import Treasury
 from llmd.upstreams import Upstreams
 
 T = TypeVar("T")
@@ -177,6 +181,13 @@ class _Upstreams(Upstreams):
         return self._own.get(name) or super().provider(name)
 
 
+class _NoClock(Clock):
+    """For conversations that open no budgets, wherever the loop is that they run on."""
+
+    def now(self) -> Now:
+        return Now(0.0, 0)
+
+
 def _no_transport() -> Any:
     raise AssertionError("the echo provider needs no network")
 
@@ -190,6 +201,8 @@ def catalog() -> Catalog:
 
 def dispatcher(limits: Limits, own: Mapping[str, Provider]) -> Dispatcher:
     upstreams = _Upstreams(catalog(), own)
+    treasury = Treasury(_NoClock(), {}, limits.budgets)
+    treasury.open(MemoryJournal())
 
     async def reload() -> None:
         raise LLMError("config_invalid", "llmd.toml: is not TOML", problems=["is not TOML"])
@@ -197,7 +210,8 @@ def dispatcher(limits: Limits, own: Mapping[str, Provider]) -> Dispatcher:
     return Dispatcher(
         Service(
             methods=METHODS,
-            executor=Executor(lambda: upstreams, Unlimited()),
+            executor=Executor(lambda: upstreams, Payer(treasury, lambda: 1024)),
+            budgets=BudgetOperations(treasury),
             upstreams=lambda: upstreams,
             limits=lambda: limits,
             reload=reload,

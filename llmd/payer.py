@@ -1,0 +1,188 @@
+"""What an execute takes from a budget: the hold of each attempt, and what it has cost in the end.
+
+The amount held is the most that the attempt can cost. A call that named no max_tokens is cut to what its budget has
+left; one that fits but for the holds of others waits its turn.
+"""
+
+from collections.abc import Callable
+
+import anyio
+
+from llmd.books import UNITS, Amounts, Snapshot
+from llmd.budgets import Held, Posting, Quote
+from llmd.chat import Ask
+from llmd.clock import Now
+from llmd.context import Context
+from llmd.core.accounts import available, fits, limited_units
+from llmd.core.amounts import LANE, excess, pack_all
+from llmd.core.bounds import largest_answer
+from llmd.core.budget import Budget
+from llmd.core.holds import Call, Hold
+from llmd.core.refusals import Refusal, refuse_closed
+from llmd.core.rows import ModelRow
+from llmd.core.snapshots import snapshot
+from llmd.errors import LLMError
+from llmd.treasury import Treasury
+
+WAIT_MS = 30_000
+ANSWER_MIN = 16  # tokens: a cut answer is left so many at least, besides what it may think
+
+_MONEY = 1 << (UNITS.index("nano_usd") + 1) * LANE - 1
+_COUNTED = sum(1 << (number + 1) * LANE - 1 for number, unit in enumerate(UNITS) if unit != "requests")
+
+
+class Payer:
+    """The budgets of `treasury` as the executor needs them. `default_max_tokens` is of a call that names none."""
+
+    def __init__(self, treasury: Treasury, default_max_tokens: Callable[[], int]) -> None:
+        self._treasury = treasury
+        self._default_max_tokens = default_max_tokens
+
+    async def hold(
+        self, ctx: Context, ask: Ask, row: ModelRow, quote: Callable[[int | None], Quote], abort: anyio.CancelScope
+    ) -> Held:
+        treasury = self._treasury
+        budget = await self._budget(ask.budget)
+        if budget is None:
+            free = quote(ask.max_tokens)
+            return Held(free, free.bound.amounts)
+        treasury.check()
+        attempt = _Attempt(treasury, budget, ask, row, quote, self._default_max_tokens())
+        attempt.call = Call(ctx.request_id, row.target, ctx.received + ask.timeout_ms / 1000)
+        wait_ms = WAIT_MS if ask.wait_ms is None else ask.wait_ms
+        try:
+            path = budget.path(treasury.clock.now())
+            refused = await treasury.queues.wait(path, attempt.reserve, wait_ms / 1000)
+        except BaseException:
+            if attempt.hold is not None:  # granted, while its call was cancelled
+                self._void(attempt.hold)
+            raise
+        if refused is not None:
+            raise attempt.error(refused)
+        assert attempt.hold is not None
+        treasury.aborts[attempt.hold.id] = abort
+        return attempt.held()
+
+    async def dispatch(self, held: Held) -> None:
+        if held.hold is None:
+            return
+        if held.hold.id not in self._treasury.ledger.holds:
+            refuse_closed(held.hold.budget)
+        self._treasury.ledger.dispatch(held.hold)
+        await self._treasury.flusher.flushed()
+
+    async def resolve(self, held: Held, posting: Posting) -> None:
+        hold, treasury = held.hold, self._treasury
+        if hold is None:
+            return
+        treasury.aborts.pop(hold.id, None)
+        if hold.id not in treasury.ledger.holds:
+            return  # its budget has closed before its bytes left, or its time was over
+        if posting.amounts is None:
+            self._void(hold)
+            return
+        actual, now = pack_all(posting.amounts), treasury.clock.now()
+        treasury.ledger.settle(now, hold, actual, uncertain=posting.uncertain)
+        treasury.after(now, hold.path)
+        if excess(actual, hold.amounts):
+            await treasury.flusher.flushed()
+
+    def snapshot(self, held: Held) -> Snapshot | None:
+        return None if held.hold is None else snapshot(self._treasury.clock.now(), held.hold.budget)
+
+    def _void(self, hold: Hold) -> None:
+        if hold.id in self._treasury.ledger.holds:  # else its budget has closed meanwhile
+            now = self._treasury.clock.now()
+            self._treasury.ledger.void(now, hold)
+            self._treasury.after(now, hold.path)
+
+    async def _budget(self, name: str | None) -> Budget | None:
+        configured = self._treasury.configured.values()
+        if name is None:
+            if any(settings.require for settings in configured):
+                raise LLMError("budget_denied", "calls need a budget here: send `budget`")
+            if not any(settings.default for settings in configured):
+                return None
+        await self._treasury.ready()
+        return self._treasury.default() if name is None else self._treasury.named(name)
+
+
+class _Attempt:
+    """One hold to be had: `reserve` tries, and may be tried again."""
+
+    def __init__(
+        self,
+        treasury: Treasury,
+        budget: Budget,
+        ask: Ask,
+        row: ModelRow,
+        quote: Callable[[int | None], Quote],
+        default_max_tokens: int,
+    ) -> None:
+        self._treasury = treasury
+        self._budget = budget
+        self._row = row
+        self._make = quote
+        longest = row.max_output_tokens or default_max_tokens
+        self._wanted = ask.max_tokens if ask.max_tokens is not None else min(default_max_tokens, longest)
+        self._clamps = ask.fit == "clamp" or (ask.fit is None and ask.max_tokens is None)
+        thinking = ask.reasoning.tokens if ask.reasoning is not None else None
+        self._least = min(self._wanted, ANSWER_MIN + (thinking or 0))
+        self._full = quote(self._wanted)
+        self._quote = self._full
+        self.hold: Hold | None = None
+        self.call = Call()
+        self._check()
+
+    def reserve(self) -> Refusal | None:
+        """Hold what the call can cost, cut to what the budget has if it may be. Raises budget_closed."""
+        refuse_closed(self._budget)
+        now = self._treasury.clock.now()
+        self._quote = self._cut(now) if self._clamps else self._full
+        found = self._treasury.ledger.reserve(now, self._budget, pack_all(self._amounts(self._quote)), self.call)
+        if isinstance(found, Refusal):
+            return found
+        self.hold = found
+        return None
+
+    def held(self) -> Held:
+        clamped = self._quote.bound.max_tokens if self._quote is not self._full else None
+        return Held(self._quote, self._amounts(self._quote), self.hold, clamped)
+
+    def error(self, refused: Refusal) -> LLMError:
+        error = refused.error()
+        fits = self._fits(self._treasury.clock.now())
+        if not refused.contended and 0 < fits < self._wanted:
+            error.data["max_tokens"] = fits
+        return error
+
+    def _amounts(self, quote: Quote) -> Amounts:
+        return quote.bound.amounts if self._budget.terms.enforcement == "strict" else quote.bound.estimate
+
+    def _cut(self, now: Now) -> Quote:
+        """The call with the longest answer that what is settled leaves room for."""
+        path = self._budget.path(now)
+        if fits(path, pack_all(self._amounts(self._full)), firm=True):
+            return self._full
+        longest = self._fits(now)
+        return self._make(longest) if self._least <= longest < self._wanted else self._full
+
+    def _fits(self, now: Now) -> int:
+        room = available(self._budget.path(now), firm=True)
+        return largest_answer(self._amounts(self._full), self._row, room)
+
+    def _check(self) -> None:
+        """Raises what no waiting changes: budget_denied, unpriced_model."""
+        budget, row = self._budget, self._row
+        if (denying := budget.forbids(row.provider, row.model)) is not None:
+            raise LLMError("budget_denied", f"{denying.id} does not allow {row.target}", budget=denying.id)
+        limited = limited_units(budget.path(self._treasury.clock.now()))
+        if row.price is None and limited & _MONEY:
+            reason = f"{row.target} has no known price, and its budget has a limit in money: configure its price"
+            raise LLMError("unpriced_model", reason, provider=row.provider, model=row.model, budget=budget.id)
+        if budget.terms.enforcement == "strict" and not self._full.bound.sound and limited & _COUNTED:
+            reason = (
+                f"what {row.target} could cost cannot be told: configure its context_tokens, or use a budget "
+                'whose `enforcement` is "estimate"'
+            )
+            raise LLMError("budget_denied", reason, provider=row.provider, model=row.model, budget=budget.id)

@@ -1,0 +1,129 @@
+"""Who waits for room in a budget: in order of arrival, at the account that had too little.
+
+An account that has room again lets its waiters try, the first one first, until one does not fit; whoever comes later
+and needs the same account waits behind them. Those that need other accounts go on.
+"""
+
+import itertools
+from bisect import insort
+from collections.abc import Callable
+
+import anyio
+
+from llmd.core.accounts import Account, Path
+from llmd.core.refusals import Refusal, refuse_closed
+from llmd.errors import LLMError
+
+
+class Waiter:
+    """One that waits. `attempt` tries at once: None when it is done, or what stands in its way; it may raise."""
+
+    def __init__(self, number: int, path: Path, attempt: Callable[[], Refusal | None]) -> None:
+        self.number = number
+        self.path = path
+        self.attempt = attempt
+        self.over = anyio.Event()
+        self.refusal: Refusal | None = None
+        self.error: LLMError | None = None
+        self.at: Account | None = None
+
+
+class Queues:
+    def __init__(self) -> None:
+        self._queues: dict[Account, list[Waiter]] = {}
+        self._numbers = itertools.count()
+
+    def __len__(self) -> int:
+        return sum(map(len, self._queues.values()))
+
+    async def wait(self, path: Path, attempt: Callable[[], Refusal | None], wait_s: float) -> Refusal | None:
+        """None when an `attempt` has worked out; else what still stood in its way when the time was over.
+
+        Raises what `attempt` raises.
+        """
+        waiter = Waiter(next(self._numbers), path, attempt)
+        ahead = next((account for account in path if account in self._queues), None)
+        if ahead is None or not wait_s:
+            if (refusal := attempt()) is None or not refusal.contended or not wait_s:
+                return refusal
+            ahead = refusal.at
+        self._enter(waiter, ahead)
+        try:
+            with anyio.move_on_after(wait_s):
+                await waiter.over.wait()
+        finally:
+            if not waiter.over.is_set():
+                self._leave(waiter)
+        if not waiter.over.is_set():
+            # A window may have begun, and who was ahead may have gone.
+            return attempt()
+        if waiter.error is not None:
+            raise waiter.error
+        return waiter.refusal
+
+    def wake(self, path: Path) -> None:
+        """There may be more room on this path."""
+        if self._queues:
+            for account in path:
+                if account in self._queues:
+                    self._serve(account)
+
+    def refuse_closed(self) -> None:
+        """Those whose budget is not open any more have nothing to wait for."""
+        for waiter in [waiter for queue in self._queues.values() for waiter in queue]:
+            if waiter.over.is_set():  # served since, by one that has left before it
+                continue
+            try:
+                refuse_closed(waiter.path[0].budget)
+            except LLMError as error:
+                waiter.error = error
+                self._leave(waiter)
+                waiter.over.set()
+
+    def _serve(self, account: Account) -> None:
+        while queue := self._queues.get(account):
+            waiter = queue[0]
+            other = self._earlier(waiter)
+            if other is not None:
+                self._leave(waiter, wake=False)
+                self._enter(waiter, other)
+            elif not self._try(waiter) and waiter.at is account:
+                return
+
+    def _earlier(self, waiter: Waiter) -> Account | None:
+        """Another account on its way where somebody waits who came before it."""
+        for account in waiter.path:
+            if account is not waiter.at and (queue := self._queues.get(account)) and queue[0].number < waiter.number:
+                return account
+        return None
+
+    def _try(self, waiter: Waiter) -> bool:
+        """Whether it waits no more."""
+        try:
+            refusal = waiter.attempt()
+        except LLMError as error:
+            waiter.error = error
+        else:
+            if refusal is not None and refusal.contended:
+                if refusal.at is not waiter.at:
+                    self._leave(waiter, wake=False)
+                    self._enter(waiter, refusal.at)
+                return False
+            waiter.refusal = refusal
+        self._leave(waiter, wake=False)
+        waiter.over.set()
+        return True
+
+    def _enter(self, waiter: Waiter, account: Account) -> None:
+        waiter.at = account
+        insort(self._queues.setdefault(account, []), waiter, key=lambda one: one.number)
+
+    def _leave(self, waiter: Waiter, *, wake: bool = True) -> None:
+        account = waiter.at
+        assert account is not None
+        queue = self._queues[account]
+        queue.remove(waiter)
+        if not queue:
+            del self._queues[account]
+        elif wake:
+            self._serve(account)
