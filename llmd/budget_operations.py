@@ -36,6 +36,7 @@ from llmd.core.refusals import Refusal
 from llmd.core.snapshots import snapshot, tree
 from llmd.errors import LLMError
 from llmd.handles import hash_of, new_id
+from llmd.queueing import needed
 from llmd.replays import Keep, Replays
 from llmd.scalars import AMOUNT_MAX
 from llmd.treasury import Treasury
@@ -46,9 +47,9 @@ STRICTNESS: tuple[Enforcement, ...] = ("track", "estimate", "strict")
 class BudgetOperations:
     """The operations on `treasury`; each returns when what it tells is durable."""
 
-    def __init__(self, treasury: Treasury) -> None:
+    def __init__(self, treasury: Treasury, replays: Replays) -> None:
         self._treasury = treasury
-        self._replays = Replays(treasury)
+        self._replays = replays
 
     async def open(self, params: OpenParams, ctx: Context) -> Opened:
         treasury = await self._writable()
@@ -94,7 +95,7 @@ class BudgetOperations:
                     keep(told[0])
                 return refused
 
-            path = budget.path(treasury.clock.now())
+            path = needed(budget.path(treasury.clock.now()), amounts)
             try:
                 _raise(await treasury.queues.wait(path, attempt, params.wait_ms / 1000))
             finally:

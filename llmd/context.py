@@ -6,6 +6,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from msgspec import Struct
 
+from llmd.books import Amounts
 from llmd.dialects.base import Emit
 
 
@@ -47,6 +48,7 @@ class Context(Struct, frozen=True):
 
     received  in seconds of the event loop's clock
     emit      where deltas go that were asked for without a token: the HTTP response
+    posted    what the attempts of this call have cost, one by one; filled as they resolve
     """
 
     peer: Peer
@@ -54,3 +56,4 @@ class Context(Struct, frozen=True):
     received: float
     connection: Connection
     emit: Emit | None = None
+    posted: list[Amounts] = []

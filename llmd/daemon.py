@@ -29,6 +29,7 @@ from llmd.errors import ConfigError, LLMError, trace
 from llmd.executor import Executor
 from llmd.journal import DurabilityLost, StoreUnavailable
 from llmd.payer import Payer
+from llmd.replays import Replays
 from llmd.rpc import METHODS
 from llmd.rpc.base import Service
 from llmd.rpc.dispatch import Dispatcher
@@ -37,7 +38,6 @@ from llmd.settings import Limits
 from llmd.stores import Store
 from llmd.transports import TRANSPORTS, loopback, unix
 from llmd.transports.accepting import accept_all
-from llmd.transports.unix import SocketUnavailable
 from llmd.treasury import Treasury
 from llmd.upstreams import Upstreams
 
@@ -83,12 +83,14 @@ class Daemon:
         settings = self._config.settings
         self._store = Store(settings.ledger, paths.ledger_file(env), options.socket)
         self._treasury = Treasury(Clock(), settings.budgets, settings.limits.budgets)
+        replays = Replays(self._treasury)
         payer = Payer(self._treasury, lambda: self._config.settings.ledger.default_max_tokens)
         executor = Executor(lambda: self._upstreams, payer)
         service = Service(
             methods=METHODS,
             executor=executor,
-            budgets=BudgetOperations(self._treasury),
+            budgets=BudgetOperations(self._treasury, replays),
+            replays=replays,
             upstreams=lambda: self._upstreams,
             limits=self._limits,
             reload=self._reload,

@@ -85,8 +85,11 @@ class Executor:
                     sent = True
                     outcome = await provider.send(held.quote.call, emit)
             finally:
+                resolved = posting(held, row, outcome) if sent else Posting(None)
+                if resolved.amounts is not None:
+                    ctx.posted.append(resolved.amounts)
                 with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
-                    await self._budgets.resolve(held, posting(held, row, outcome) if sent else Posting(None))
+                    await self._budgets.resolve(held, resolved)
                 kind = "cut short" if outcome is None else _kind(outcome)
                 log.info("%s pid %s %.128r %s", ctx.request_id, ctx.peer.pid, row.target, kind)
             return held, outcome

@@ -13,7 +13,7 @@ from llmd.budgets import Held, Posting, Quote
 from llmd.chat import Ask
 from llmd.clock import Now
 from llmd.context import Context
-from llmd.core.accounts import available, fits, limited_units
+from llmd.core.accounts import Path, available, fits, limited_units
 from llmd.core.amounts import LANE, excess, pack_all
 from llmd.core.bounds import largest_answer
 from llmd.core.budget import Budget
@@ -22,6 +22,7 @@ from llmd.core.refusals import Refusal, refuse_closed
 from llmd.core.rows import ModelRow
 from llmd.core.snapshots import snapshot
 from llmd.errors import LLMError
+from llmd.queueing import needed
 from llmd.treasury import Treasury
 
 WAIT_MS = 30_000
@@ -51,8 +52,7 @@ class Payer:
         attempt.call = Call(ctx.request_id, row.target, ctx.received + ask.timeout_ms / 1000)
         wait_ms = WAIT_MS if ask.wait_ms is None else ask.wait_ms
         try:
-            path = budget.path(treasury.clock.now())
-            refused = await treasury.queues.wait(path, attempt.reserve, wait_ms / 1000)
+            refused = await treasury.queues.wait(attempt.needs(), attempt.reserve, wait_ms / 1000)
         except BaseException:
             if attempt.hold is not None:  # granted, while its call was cancelled
                 self._void(attempt.hold)
@@ -133,6 +133,12 @@ class _Attempt:
         self.hold: Hold | None = None
         self.call = Call()
         self._check()
+
+    def needs(self) -> Path:
+        """The accounts in which it needs room."""
+        now = self._treasury.clock.now()
+        quote = self._cut(now) if self._clamps else self._full
+        return needed(self._budget.path(now), pack_all(self._amounts(quote)))
 
     def reserve(self) -> Refusal | None:
         """Hold what the call can cost, cut to what the budget has if it may be. Raises budget_closed."""

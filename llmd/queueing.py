@@ -11,8 +11,18 @@ from collections.abc import Callable
 import anyio
 
 from llmd.core.accounts import Account, Path
+from llmd.core.amounts import Packed, greatest
 from llmd.core.refusals import Refusal, refuse_closed
 from llmd.errors import LLMError
+
+
+def needed(path: Path, amounts: Packed) -> Path:
+    """The accounts in which `amounts` would take room: of those above a guarantee that pays for all of it, none."""
+    for number, account in enumerate(path, 1):
+        amounts = greatest(account.used + amounts, account.floor) - greatest(account.used, account.floor)
+        if not amounts:
+            return path[:number]
+    return path
 
 
 class Waiter:
@@ -38,6 +48,8 @@ class Queues:
 
     async def wait(self, path: Path, attempt: Callable[[], Refusal | None], wait_s: float) -> Refusal | None:
         """None when an `attempt` has worked out; else what still stood in its way when the time was over.
+
+        path  the accounts that it needs, at least the one that it is made at
 
         Raises what `attempt` raises.
         """

@@ -12,8 +12,12 @@ from typing import Any, TypeVar
 import anyio
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
-from llmd.core.answers import Answered, conflict
+from llmd.chat import Ask, Completion
+from llmd.context import Context
+from llmd.core.amounts import by_unit, pack_all
+from llmd.core.answers import Answered, conflict, outcome_unknown
 from llmd.errors import LLMError
 from llmd.treasury import ANSWER, INDEX, Treasury
 
@@ -21,6 +25,21 @@ T = TypeVar("T", bound=Struct)
 
 Keep = Callable[[Struct], None]
 """Takes an operation's answer, in the same breath in which the ledger changes."""
+
+
+class _Told(Struct, frozen=True, omit_defaults=True):
+    """How a call has ended: one of these."""
+
+    ok: Completion | None = None
+    error: dict[str, Any] | None = None
+
+    def completion(self) -> Completion:
+        """Raises the error."""
+        if self.ok is not None:
+            return replace(self.ok, replayed=True)
+        assert self.error is not None
+        data = dict(self.error["data"])
+        raise LLMError(data.pop("kind"), self.error["message"], retryable=data.pop("retryable"), **data)
 
 
 class _Running:
@@ -46,39 +65,75 @@ class Replays:
         if scope[-1] is None:
             return await run(lambda answer: None)
         key, wanted = _digest(scope), _digest(params)
+        if (data := await self._found(key, wanted)) is not None:
+            return msgspec.json.decode(data, type=kind)
+        with self._run(key, wanted):
+            try:
+                return await run(lambda answer: self._keep(key, wanted, answer))
+            except LLMError:
+                self._drop(key)  # what it told of is not there
+                raise
+
+    async def execute(self, ask: Ask, ctx: Context, run: Callable[[], Awaitable[Completion]]) -> Completion:
+        """The completion of `run`, or the one that this key has had already: then it is `replayed`.
+
+        A call that may have cost something is not made again: its error is kept, or `outcome_unknown` where it was cut.
+        """
+        treasury = self._treasury
+        await treasury.ready()
+        treasury.check()
+        key = _digest((ctx.peer.uid, "execute", ask.budget, ask.idempotency_key))
+        wanted = _digest(replace(ask, stream=None, timeout_ms=1, wait_ms=None, metadata={}))
+        if (data := await self._found(key, wanted)) is not None:
+            return msgspec.json.decode(data, type=_Told).completion()
+        with self._run(key, wanted):
+            self._note(key, Answered(wanted, treasury.clock.now().wall_ms, call=ctx.request_id))
+            try:
+                await treasury.flusher.settled()
+                done = await run()
+            except BaseException as error:
+                if not ctx.posted:
+                    self._drop(key)
+                else:
+                    cut = outcome_unknown(by_unit(sum(map(pack_all, ctx.posted))))
+                    kept = error if isinstance(error, LLMError) else cut
+                    self._keep(key, wanted, _Told(error=kept.to_object()))
+                raise
+            self._keep(key, wanted, _Told(ok=done))
+            return done
+
+    async def _found(self, key: str, params: str) -> bytes | None:
+        """What this key was answered with; one that still runs is waited for."""
         while (running := self._running.get(key)) is not None:
-            if running.params != wanted:
+            if running.params != params:
                 raise conflict()
             await running.done.wait()
-        if self._treasury.answers.is_answered(key, wanted):
-            await self._treasury.flusher.flushed()
-            data = await self._treasury.journal.row(ANSWER + key)
-            if data is not None:
-                return msgspec.json.decode(data, type=kind)
-        with self._run(key, wanted):
-            return await run(lambda answer: self._keep(key, wanted, answer))
+        if not self._treasury.answers.is_answered(key, params):
+            return None
+        await self._treasury.flusher.flushed()
+        return await self._treasury.journal.row(ANSWER + key)
 
     @contextmanager
     def _run(self, key: str, params: str) -> Iterator[None]:
         running = self._running[key] = _Running(params)
         try:
             yield
-        except LLMError:
-            self._drop(key)
-            raise
         finally:
             del self._running[key]
             running.done.set()
 
     def _keep(self, key: str, params: str, answer: Struct) -> None:
         data = msgspec.json.encode(answer)
-        answered = Answered(params, self._treasury.clock.now().wall_ms, len(data))
-        self._treasury.answers.keep(key, answered)
-        self._treasury.ledger.changes.row(INDEX + key, msgspec.json.encode(answered))
+        self._note(key, Answered(params, self._treasury.clock.now().wall_ms, len(data)))
         self._treasury.ledger.changes.row(ANSWER + key, data)
 
+    def _note(self, key: str, answered: Answered) -> None:
+        self._treasury.answers.keep(key, answered)
+        self._treasury.ledger.changes.row(INDEX + key, msgspec.json.encode(answered))
+        self._treasury.flusher.changed()
+
     def _drop(self, key: str) -> None:
-        """What it told of is not there."""
+        self._treasury.flusher.changed()
         if self._treasury.answers.drop(key):
             self._treasury.ledger.changes.row(INDEX + key, None)
             self._treasury.ledger.changes.row(ANSWER + key, None)

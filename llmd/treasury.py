@@ -15,7 +15,8 @@ import msgspec
 from llmd.books import Snapshot
 from llmd.clock import Clock, Now
 from llmd.core.accounts import Path
-from llmd.core.answers import Answered, Answers
+from llmd.core.amounts import by_unit
+from llmd.core.answers import Answered, Answers, outcome_unknown
 from llmd.core.budget import Budget, Terms
 from llmd.core.leases import Leases
 from llmd.core.ledger import Ledger
@@ -80,6 +81,13 @@ class Treasury:
             raise StoreUnavailable(f"the ledger contradicts itself: {error}; `llmd ledger check` says more") from None
         for key, data in journal.rows(INDEX):
             self.answers.keep(key.removeprefix(INDEX), msgspec.json.decode(data, type=Answered))
+        for key, begun in self.answers.begun():
+            cut = [hold.amounts for hold in self.ledger.uncertain.values() if hold.call.request_id == begun.call]
+            data = msgspec.json.encode({"error": outcome_unknown(by_unit(sum(cut))).to_object()})
+            answered = Answered(begun.params, begun.at_ms, len(data))
+            self.answers.keep(key, answered)
+            self.ledger.changes.row(INDEX + key, msgspec.json.encode(answered))
+            self.ledger.changes.row(ANSWER + key, data)
         self._secret = next((value for _, value in journal.rows(SECRET_KEY)), b"")
         if not self._secret:
             self._secret = new_secret()

@@ -1,9 +1,10 @@
 """Which idempotency keys have been answered: their params, and how large the answers are, which are kept elsewhere."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from msgspec import Struct
 
+from llmd.books import Unit
 from llmd.errors import LLMError
 
 KEPT_MS = 24 * 3600 * 1000
@@ -11,12 +12,16 @@ ANSWERS_MAX = 10_000
 ANSWER_BYTES_MAX = 256 * 2**20
 
 
-class Answered(Struct, frozen=True):
-    """One key that was answered. `params` is a hash of what was asked, `size` of the answer in bytes."""
+class Answered(Struct, frozen=True, omit_defaults=True):
+    """One key that has come. `params` is a hash of what was asked, `size` that of the answer in bytes.
+
+    call  the request id of a call that has begun and has no answer yet
+    """
 
     params: str
     at_ms: int
-    size: int
+    size: int = 0
+    call: str | None = None
 
 
 class Answers:
@@ -33,7 +38,12 @@ class Answers:
             raise conflict()
         return found is not None
 
+    def begun(self) -> list[tuple[str, Answered]]:
+        """The keys of calls that have no answer yet."""
+        return [(key, answered) for key, answered in self._answered.items() if answered.call is not None]
+
     def keep(self, key: str, answered: Answered) -> None:
+        self.drop(key)
         self._answered[key] = answered
         self._bytes += answered.size
 
@@ -51,6 +61,12 @@ class Answers:
                 return
             self.drop(key)
             yield key
+
+
+def outcome_unknown(posted: Mapping[Unit, int]) -> LLMError:
+    """Of a call that was cut, after its bytes had left: `posted` is what its budget has paid for it."""
+    reason = "the call with this idempotency_key was cut short: it may have been made, and it was posted as if it had"
+    return LLMError("outcome_unknown", reason, posted=posted)
 
 
 def conflict() -> LLMError:

@@ -8,6 +8,7 @@ from msgspec import Struct
 from llmd.budget_operations import BudgetOperations
 from llmd.context import Context
 from llmd.executor import Executor
+from llmd.replays import Replays
 from llmd.settings import Limits
 from llmd.upstreams import Upstreams
 
@@ -27,6 +28,7 @@ class Service(Struct, frozen=True, kw_only=True):
     methods: "Mapping[str, Method]"
     executor: Executor
     budgets: BudgetOperations
+    replays: Replays
     upstreams: Callable[[], Upstreams]
     limits: Callable[[], Limits]
     reload: Callable[[], Awaitable[None]]

@@ -25,6 +25,7 @@ from llmd.errors import LLMError
 from llmd.executor import Executor
 from llmd.journal.memory import MemoryJournal
 from llmd.payer import Payer
+from llmd.replays import Replays
 from llmd.rpc import METHODS
 from llmd.rpc.base import Service
 from llmd.rpc.dispatch import Dispatcher
@@ -203,6 +204,7 @@ def dispatcher(limits: Limits, own: Mapping[str, Provider]) -> Dispatcher:
     upstreams = _Upstreams(catalog(), own)
     treasury = Treasury(_NoClock(), {}, limits.budgets)
     treasury.open(MemoryJournal())
+    replays = Replays(treasury)
 
     async def reload() -> None:
         raise LLMError("config_invalid", "llmd.toml: is not TOML", problems=["is not TOML"])
@@ -211,7 +213,8 @@ def dispatcher(limits: Limits, own: Mapping[str, Provider]) -> Dispatcher:
         Service(
             methods=METHODS,
             executor=Executor(lambda: upstreams, Payer(treasury, lambda: 1024)),
-            budgets=BudgetOperations(treasury),
+            budgets=BudgetOperations(treasury, replays),
+            replays=replays,
             upstreams=lambda: upstreams,
             limits=lambda: limits,
             reload=reload,
