@@ -26,10 +26,16 @@ _COMMANDS = {
     # name: (module, help)
     "call": ("llmd.cli.call", "call a method of the daemon; starts one if none runs"),
     "serve": ("llmd.cli.serve", "run the daemon in the foreground"),
+    "budget": ("llmd.cli.budget", "open, show, watch and close budgets"),
+    "ledger": ("llmd.cli.ledger", "check the file that budgets are kept in, and accept what it has lost"),
     "reload": ("llmd.cli.reload", "have the running daemon read its configuration again"),
     "config": ("llmd.cli.config", "check the configuration"),
     "schema": ("llmd.cli.schema", "print or write the JSON Schemas and the OpenRPC document"),
 }
+
+
+_WITH_ACTIONS = frozenset({"budget"})
+"""Commands whose actions have options of their own: argparse cannot mix these with positionals in any order."""
 
 
 def _formatter(prog: str) -> argparse.HelpFormatter:
@@ -54,7 +60,8 @@ def main(arguments: list[str] | None = None) -> int:
             allow_abbrev=False,
         )
         module.add_arguments(parser)
-        status: int = module.run(parser.parse_intermixed_args(given[1:]))
+        parse = parser.parse_args if given[0] in _WITH_ACTIONS else parser.parse_intermixed_args
+        status: int = module.run(parse(given[1:]))
         return status
     parser = argparse.ArgumentParser(
         prog="llmd",

@@ -14,7 +14,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from llmd import paths
@@ -45,22 +45,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
+    write_utf8()
+    return guarded(lambda: _run(options))
+
+
+def write_utf8() -> None:
+    """JSON between programs is UTF-8 whatever the locale says (RFC 8259, section 8.1)."""
     for stream in (sys.stdout, sys.stderr):
-        # JSON between programs is UTF-8 whatever the locale says (RFC 8259, section 8.1).
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def guarded(work: Callable[[], int]) -> int:
+    """The exit status of `work`, which talks to the daemon and prints: what cuts it short is one line, no traceback."""
     try:
-        text, params = _payload(options.method, options.params)
-        if options.stream:
-            text = _with_stream(text, params)
-        with _connect(options.socket, os.environ, spawn=not options.no_spawn) as wire:
-            return _call(wire, options.method, text, options.stream)
-    except BadPayload as error:
-        return _complain(USAGE, str(error))
+        return work()
     except NoDaemon as error:
-        return _complain(NO_DAEMON, str(error))
+        return complain(NO_DAEMON, str(error))
     except ConnectionLost:
-        return _complain(LOST, "the daemon closed the connection before it answered: the outcome is unknown")
+        return complain(LOST, "the daemon closed the connection before it answered: the outcome is unknown")
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
@@ -69,7 +72,18 @@ def run(options: argparse.Namespace) -> int:
         return RPC_ERROR
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _complain(RPC_ERROR, f"cannot write to standard output: {error.strerror}")
+        return complain(RPC_ERROR, f"cannot write to standard output: {error.strerror}")
+
+
+def _run(options: argparse.Namespace) -> int:
+    try:
+        text, params = _payload(options.method, options.params)
+    except BadPayload as error:
+        return complain(USAGE, str(error))
+    if options.stream:
+        text = _with_stream(text, params)
+    with connect(options.socket, os.environ, spawn=not options.no_spawn) as wire:
+        return _call(wire, options.method, text, options.stream)
 
 
 def _call(wire: Wire, method: str, params: str, stream: bool) -> int:
@@ -93,7 +107,8 @@ def _call(wire: Wire, method: str, params: str, stream: bool) -> int:
     return RESULT
 
 
-def _connect(flag: str | None, env: Mapping[str, str], *, spawn: bool) -> Wire:
+def connect(flag: str | None, env: Mapping[str, str], *, spawn: bool) -> Wire:
+    """A connection to the daemon; with `spawn`, to one that is started where none runs. Raises NoDaemon."""
     sockets = paths.client_sockets(env, flag)
     try:
         return Wire(sockets)
@@ -161,6 +176,6 @@ def _with_stream(text: str, params: dict[str, Any]) -> str:
     return f'{{"stream": "{_STREAM_TOKEN}"{", " if params else ""}{text[1:].lstrip()}'
 
 
-def _complain(status: int, message: str) -> int:
+def complain(status: int, message: str) -> int:
     print(f"llmd: {message}", file=sys.stderr)
     return status
