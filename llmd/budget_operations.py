@@ -64,7 +64,7 @@ class BudgetOperations:
             told = Opened(**asdict(snapshot(now, budget)), budget="")
             keep(told)
             treasury.leases.begin(budget)
-            treasury.after(now)
+            treasury.after(now, budget.path(now))
             try:
                 await treasury.flusher.settled()
             except LLMError:
@@ -110,7 +110,7 @@ class BudgetOperations:
             return told[0]
 
         scope = (ctx.peer.uid, "budget.charge", budget.id, params.idempotency_key)
-        return await self._replays.once(scope, params, run, Snapshot)
+        return await self._replays.once(scope, replace(params, wait_ms=0), run, Snapshot)
 
     async def resize(self, params: ResizeParams) -> Snapshot:
         treasury = await self._writable()
@@ -189,15 +189,20 @@ class BudgetOperations:
         treasury.check_opened()
         budget = treasury.named(params.budget)
 
+        first = snapshot(treasury.clock.now(), budget)
+
         async def tell(notify: Notify) -> None:
+            told = first
             with treasury.watchers.watching(budget.id) as changed:
-                while budget.state != "closed":
-                    await changed()
-                    told = snapshot(treasury.clock.now(), budget)
+                while told.state != "closed":
+                    # It may have changed before this began to run.
+                    while (latest := snapshot(treasury.clock.now(), budget)) == told:
+                        await changed()
+                    told = latest
                     await notify("llmd.budget", BudgetUpdate(**asdict(told), watch=params.watch))
 
         ctx.connection.watch(params.watch, tell)
-        return snapshot(treasury.clock.now(), budget)
+        return first
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
@@ -240,7 +245,7 @@ class BudgetOperations:
             label=params.label,
             enforcement=enforcement,
             allow=params.allow,
-            lease_s=params.lease_s,
+            lease_s=None if params.scope == "connection" else params.lease_s,
         )
         identifier = new_id()
         while identifier in treasury.ledger.budgets:

@@ -7,7 +7,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Struct
@@ -26,6 +25,7 @@ from llmd.settings import (
 )
 from llmd.transports import loopback
 from llmd.validation import explain
+from llmd.zones import zone
 
 CONFIG_BYTES_MAX = 2**20
 HANDLE_PREFIXES = ("b_", "bh_")
@@ -117,8 +117,8 @@ def _budget_problems(budgets: Mapping[str, BudgetSettings]) -> list[str]:
                 "that does not begin with b_ or bh_"
             )
         try:
-            ZoneInfo(budget.timezone)
-        except (ValueError, OSError, KeyError):  # no such zone is a KeyError
+            zone(budget.timezone)
+        except ValueError:
             problems.append(f"budgets.{_quoted(name)}.timezone: there is no such time zone")
     defaults = [name for name, budget in budgets.items() if budget.default]
     if len(defaults) > 1:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import anyio
 
 from llmd.errors import LLMError
-from llmd.journal import Batch, Journal, WriteFailed
+from llmd.journal import Batch, DurabilityLost, Journal, WriteFailed
 
 LAZY_S = 0.02  # what nobody waits for is written with what somebody does, or so much later
 RETRY_S = 0.25
@@ -35,10 +35,11 @@ class Flusher:
         self._wanted = anyio.Event()
         self._unwritten = Batch({}, [])
         self._failing = False
+        self._lost = False
 
     def check(self) -> None:
         """Raises ledger_unavailable where nothing can be written now: nothing new may begin that has to be."""
-        if self._journal.read_only is not None or self._failing:
+        if self._journal.read_only is not None or self._failing or self._lost:
             raise unavailable()
 
     def changed(self) -> None:
@@ -70,8 +71,8 @@ class Flusher:
             await self._write()
 
     async def finish(self) -> None:
-        """Write what is left, when `run` runs no more."""
-        if self._changed.is_set():
+        """Write what is left, when `run` runs no more; where the store was lost, there is nothing left to do."""
+        if self._changed.is_set() and not self._lost:
             await self._write()
 
     async def _write(self) -> None:
@@ -88,6 +89,9 @@ class Flusher:
                 log.error("the ledger cannot be written, and budgets are refused until it can: %s", error)
             self._unwritten, self._failing = batch, True
             self._changed.set()
+        except DurabilityLost:
+            self._lost = True
+            raise
         else:
             if self._failing:
                 log.warning("the ledger is written again")

@@ -61,13 +61,17 @@ class Payer:
             raise attempt.error(refused)
         assert attempt.hold is not None
         treasury.aborts[attempt.hold.id] = abort
+        treasury.watchers.stir(account.budget.id for account in attempt.hold.path)
+        treasury.after(treasury.clock.now())
         return attempt.held()
 
     async def dispatch(self, held: Held) -> None:
         if held.hold is None:
             return
         if held.hold.id not in self._treasury.ledger.holds:
-            refuse_closed(held.hold.budget)
+            raise LLMError(
+                "budget_closed", "the budget was closed before this call was sent", budget=held.hold.budget.id
+            )
         self._treasury.ledger.dispatch(held.hold)
         await self._treasury.flusher.flushed()
 
@@ -123,6 +127,7 @@ class _Attempt:
         self._budget = budget
         self._row = row
         self._make = quote
+        self._strict = any(node.terms.enforcement == "strict" for node in budget.lineage())
         longest = row.max_output_tokens or default_max_tokens
         self._wanted = ask.max_tokens if ask.max_tokens is not None else min(default_max_tokens, longest)
         self._clamps = ask.fit == "clamp" or (ask.fit is None and ask.max_tokens is None)
@@ -163,7 +168,7 @@ class _Attempt:
         return error
 
     def _amounts(self, quote: Quote) -> Amounts:
-        return quote.bound.amounts if self._budget.terms.enforcement == "strict" else quote.bound.estimate
+        return quote.bound.amounts if self._strict else quote.bound.estimate
 
     def _cut(self, now: Now) -> Quote:
         """The call with the longest answer that what is settled leaves room for."""
@@ -186,7 +191,7 @@ class _Attempt:
         if row.price is None and limited & _MONEY:
             reason = f"{row.target} has no known price, and its budget has a limit in money: configure its price"
             raise LLMError("unpriced_model", reason, provider=row.provider, model=row.model, budget=budget.id)
-        if budget.terms.enforcement == "strict" and not self._full.bound.sound and limited & _COUNTED:
+        if self._strict and not self._full.bound.sound and limited & _COUNTED:
             reason = (
                 f"what {row.target} could cost cannot be told: configure its context_tokens, or use a budget "
                 'whose `enforcement` is "estimate"'

@@ -10,19 +10,20 @@ from collections.abc import Callable
 
 import anyio
 
-from llmd.core.accounts import Account, Path
-from llmd.core.amounts import Packed, greatest
+from llmd.core.accounts import Account, Path, limited_units
+from llmd.core.amounts import Packed, greatest, touched
 from llmd.core.refusals import Refusal, refuse_closed
 from llmd.errors import LLMError
 
 
 def needed(path: Path, amounts: Packed) -> Path:
-    """The accounts in which `amounts` would take room: of those above a guarantee that pays for all of it, none."""
-    for number, account in enumerate(path, 1):
+    """The first account, and those above in which `amounts` take room that is limited: not what a guarantee pays for."""
+    found: list[Account] = []
+    for account in path:
+        if not found or touched(amounts) & limited_units([account]):
+            found.append(account)
         amounts = greatest(account.used + amounts, account.floor) - greatest(account.used, account.floor)
-        if not amounts:
-            return path[:number]
-    return path
+    return found
 
 
 class Waiter:

@@ -6,8 +6,6 @@ and tells everybody whom it concerns. What the operations are, is known to `budg
 
 import logging
 from collections.abc import Mapping
-from functools import lru_cache
-from zoneinfo import ZoneInfo
 
 import anyio
 import msgspec
@@ -29,15 +27,14 @@ from llmd.journal import Journal, StoreUnavailable
 from llmd.queueing import Queues
 from llmd.settings import BudgetSettings
 from llmd.watching import Watchers
+from llmd.zones import zone
 
 SWEEP_S = 1.0
-FORGET_S = 60.0
 HOLD_GRACE_S = 60.0  # after the deadline of its call
 INDEX, ANSWER = "k/", "a/"  # how the keys of the rows of answers begin
 SECRET_KEY = "secret"  # noqa: S105 - the key of a row
 
 log = logging.getLogger("llmd.ledger")
-zone = lru_cache(ZoneInfo)
 
 
 class Closing:
@@ -63,7 +60,6 @@ class Treasury:
         self.watchers = Watchers()
         self._opened = anyio.Event()
         self._stirred = anyio.Event()
-        self._forgot = 0.0
         self._secret = b""
         self.journal: Journal
         self.flusher: Flusher
@@ -79,8 +75,9 @@ class Treasury:
             recover(now, journal.rows, self.ledger, zone)
         except NotRecovered as error:
             raise StoreUnavailable(f"the ledger contradicts itself: {error}; `llmd ledger check` says more") from None
-        for key, data in journal.rows(INDEX):
-            self.answers.keep(key.removeprefix(INDEX), msgspec.json.decode(data, type=Answered))
+        known = [(key, msgspec.json.decode(data, type=Answered)) for key, data in journal.rows(INDEX)]
+        for key, answered in sorted(known, key=lambda row: row[1].at_ms):
+            self.answers.keep(key.removeprefix(INDEX), answered)
         for key, begun in self.answers.begun():
             cut = [hold.amounts for hold in self.ledger.uncertain.values() if hold.call.request_id == begun.call]
             data = msgspec.json.encode({"error": outcome_unknown(by_unit(sum(cut))).to_object()})
@@ -167,19 +164,21 @@ class Treasury:
             settings = configured.get(budget.id)
             if settings is None and budget.state == "open":
                 log.info("budget %s is configured no more: it drains", budget.id)
-                self.ledger.close(now, budget)
+                self.close_budget(now, budget, cancel=False)
             elif settings is not None and _counts_otherwise(budget.terms, settings):
                 # What was counted by the day says nothing of the month.
-                self.ledger.close(now, budget)
-                for below in reversed(budget.subtree()):
+                subtree = budget.subtree()
+                self.close_budget(now, budget, cancel=False)
+                for below in reversed([below for below in subtree if below.id in self.ledger.budgets]):
                     self.ledger.fold(below, uncertain_too=True)
         for name, settings in configured.items():
             terms, known = _terms(settings), self.ledger.budgets.get(name)
             if known is None:
                 self.ledger.open(now, Budget(name, None, terms, None, zone(terms.zone)))
             elif known.terms != terms or known.state != "open":
-                known.state = "open"
+                self.ledger.reopen(known)
                 self.ledger.set_terms(now, known, terms)
+            self.after(now, self.ledger.budgets[name].path(now))
         self.after(now)
 
     # -- finding --------------------------------------------------------------------------------------------------
@@ -231,9 +230,10 @@ class Treasury:
         return closing
 
     def doom(self, budget: Budget) -> None:
-        """The connection that it belongs to has gone."""
-        self.leases.doom(self.clock.now(), budget)
-        self._stirred.set()
+        """The connection that it belongs to has gone; if it was opened at all."""
+        if budget.id in self.ledger.budgets:
+            self.leases.doom(self.clock.now(), budget)
+            self._stirred.set()
 
     def sweep(self) -> None:
         """End what ends by itself: leases, the budgets of lost connections, holds that nobody resolves."""
@@ -247,12 +247,10 @@ class Treasury:
             why = "its lease has run out" if budget.doomed is None else "its connection has gone"
             log.info("budget %s closes: %s", budget.id, why)
             self.close_budget(now, budget, cancel=budget.doomed is not None)
-        if now.mono - self._forgot >= FORGET_S:
-            self._forgot = now.mono
-            self.ledger.forget(now)
-            for key in self.answers.forget(now.wall_ms):
-                self.ledger.changes.row(INDEX + key, None)
-                self.ledger.changes.row(ANSWER + key, None)
+        self.ledger.forget(now)
+        for key in self.answers.forget(now.wall_ms):
+            self.ledger.changes.row(INDEX + key, None)
+            self.ledger.changes.row(ANSWER + key, None)
         self.after(now)
         if not self.leases and not self.ledger.holds:
             self._stirred = anyio.Event()

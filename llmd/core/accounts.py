@@ -13,6 +13,7 @@ from llmd.core.amounts import FULL_LANE, GUARDS, ONES, UNLIMITED, Packed, greate
 from llmd.core.windows import Span
 from llmd.scalars import AMOUNT_MAX
 
+NO_ALERT: Packed = GUARDS | ONES * FULL_LANE
 THRESHOLDS = (80, 95, 100)  # percent of a limit; that so much of it is spent is told once each
 
 
@@ -45,7 +46,7 @@ class Account:
         self.budget = budget
         self.window = window
         self.ceiling: Packed = UNLIMITED | GUARDS
-        self.alert: Packed = GUARDS | FULL_LANE * ONES
+        self.alert: Packed = NO_ALERT
         self.floor: Packed = 0
         self.used: Packed = 0
         self.firm: Packed = 0
@@ -68,7 +69,8 @@ class Account:
             )
             if settled > below
         ]
-        self.alert = _alert(limits, self.settled)
+        # Never back: what was told is not told again when a bound has been reconciled.
+        self.alert = greatest(_alert(limits, self.settled) ^ GUARDS, self.alert ^ GUARDS) | GUARDS
         return found
 
 
@@ -143,10 +145,13 @@ def limited_units(path: Path) -> Packed:
 
 def _alert(limits: Packed, settled: Packed) -> Packed:
     """The guards, and in each lane the last amount before the next threshold."""
+    if limits == UNLIMITED:
+        return NO_ALERT
     marks = []
     for limit, amount in zip(lanes(limits), lanes(settled), strict=True):
-        ahead = [_share(limit, percent) for percent in THRESHOLDS if limit != AMOUNT_MAX]
-        marks.append(min((mark - 1 for mark in ahead if mark > amount), default=FULL_LANE))
+        thresholds = () if limit == AMOUNT_MAX else THRESHOLDS
+        ahead = (mark - 1 for percent in thresholds if (mark := _share(limit, percent)) > amount)
+        marks.append(next(ahead, FULL_LANE))
     return pack_lanes(marks) | GUARDS
 
 

@@ -8,6 +8,7 @@ known context and an answer without a limit leave it false.
 import unicodedata
 from collections.abc import Sequence
 from fractions import Fraction
+from functools import lru_cache
 from math import ceil, floor
 
 from msgspec import Struct
@@ -73,6 +74,7 @@ def _usage(inputs: int, outputs: int) -> Usage:
     return Usage(input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs, exact=False)
 
 
+@lru_cache(1024)
 def _dearest(price: Price) -> Price:
     """Every input token at the dearest rate that input can have."""
     return Price(input=max(price.input, price.cache_read or 0, price.cache_write or 0), output=price.output)

@@ -37,6 +37,7 @@ class Budget:
     trail    the ids from the root down to it, "a/b/c"
     touched  when it or anything below it was last used, in seconds of the forward clock
     doomed   when it closes with cancel because its connection has gone
+    due      when its lease is looked at next
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class Budget:
         "connection",
         "depth",
         "doomed",
+        "due",
         "handle_hash",
         "horizon_ms",
         "id",
@@ -79,6 +81,7 @@ class Budget:
         self.closed_ms: int | None = None
         self.connection = False
         self.doomed: float | None = None
+        self.due: float | None = None
         self.touched = 0.0
         self.own_settled: Packed = 0
         self.own_uncertain: Packed = 0

@@ -11,12 +11,14 @@ from llmd.clock import Now
 from llmd.core.budget import Budget
 
 GRACE_S = 5.0  # of a budget whose connection has gone
+CROWDED = 1000
 
 
 class Leases:
     def __init__(self) -> None:
         self._due: list[tuple[float, int, Budget]] = []
         self._order = itertools.count()
+        self._crowded = CROWDED
 
     def __bool__(self) -> bool:
         return bool(self._due)
@@ -34,22 +36,36 @@ class Leases:
     def due(self, now: Now) -> list[Budget]:
         """The budgets that end now, `doomed` ones with cancel."""
         ended = []
+        if len(self._due) > self._crowded:
+            # Those that were closed before their time would wait here for it.
+            self._due = [entry for entry in self._due if _is_awaited(*entry)]
+            heapq.heapify(self._due)
+            self._crowded = CROWDED + 2 * len(self._due)
         while self._due and self._due[0][0] <= now.mono:
-            _, _, budget = heapq.heappop(self._due)
-            lease_s = budget.terms.lease_s
-            if budget.state != "open":
+            entry = heapq.heappop(self._due)
+            if not _is_awaited(*entry):
                 continue
+            budget = entry[2]
+            budget.due = None
+            lease_s = budget.terms.lease_s
             if budget.doomed is not None:
-                if budget.doomed <= now.mono:
-                    ended.append(budget)
+                end = budget.doomed
             elif lease_s is not None:
                 # While something is held, it is in use.
-                last = now.mono if budget.is_holding else budget.touched
-                if last + lease_s <= now.mono:
-                    ended.append(budget)
-                else:
-                    self._push(last + lease_s, budget)
+                end = (now.mono if budget.is_holding else budget.touched) + lease_s
+            else:
+                continue
+            if end <= now.mono:
+                ended.append(budget)
+            else:
+                self._push(end, budget)
         return ended
 
     def _push(self, when: float, budget: Budget) -> None:
-        heapq.heappush(self._due, (when, next(self._order), budget))
+        if budget.due is None or when < budget.due:
+            budget.due = when
+            heapq.heappush(self._due, (when, next(self._order), budget))
+
+
+def _is_awaited(when: float, number: int, budget: Budget) -> bool:
+    return budget.state == "open" and budget.due == when

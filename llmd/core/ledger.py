@@ -6,6 +6,7 @@ time but what it is handed, and of calls nothing but their amounts.
 """
 
 from collections.abc import Iterable
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -22,6 +23,10 @@ from llmd.errors import LLMError
 DEPTH_MAX = 64
 BUDGETS_MAX = 100_000
 KNOWN_MS = 24 * 3600 * 1000
+GONE_MAX = 100_000
+UNCERTAIN_MAX = 10_000
+
+K = TypeVar("K")
 
 
 class Passed(Struct, frozen=True):
@@ -37,6 +42,7 @@ class Ledger:
 
     holds      by number, the open ones
     uncertain  by number, those that resolved at a bound and may still be reconciled
+    closed     by id, those that are not folded yet: something in them may still be reconciled
     gone       by the hash of their handles, when the closed budgets that were folded have closed
     finished   budgets that have closed, for the caller to tell and then to `fold`
     passed     overruns and thresholds, for the caller to tell
@@ -48,6 +54,7 @@ class Ledger:
         self.holds: dict[int, Hold] = {}
         self.uncertain: dict[int, Hold] = {}
         self.gone: dict[str, int] = {}
+        self.closed: dict[str, Budget] = {}
         self.finished: list[Budget] = []
         self.passed: list[Passed] = []
         self.changes = Changes()
@@ -84,6 +91,8 @@ class Ledger:
             self.handles[budget.handle_hash] = budget
         if budget.parent is not None:
             budget.parent.children[budget.id] = budget
+        if budget.state == "closed":
+            self.closed[budget.id] = budget
 
     def touch(self, now: Now, budget: Budget) -> None:
         """It was used: its lease and those above it begin again."""
@@ -100,11 +109,12 @@ class Ledger:
         check_lowered(budget, account, terms)
         floor, guarantee = budget.life.floor, pack(terms.guarantee)
         drawn, draws = greatest(account.used, floor), greatest(account.used, guarantee)
+        firm_drawn, firm_draws = greatest(account.firm, floor), greatest(account.firm, guarantee)
         grown = excess(draws, drawn)
         if not fits(above, grown):
             assert budget.parent is not None, "a root draws from nobody"
-            return refusal(now, budget.parent, above, grown)
-        move(above, draws - drawn, greatest(account.firm, guarantee) - greatest(account.firm, floor))
+            return refusal(now, budget.parent, above, grown, excess(firm_draws, firm_drawn))
+        move(above, draws - drawn, firm_draws - firm_drawn)
         budget.life.floor = guarantee
         self.set_terms(now, budget, terms)
         return None
@@ -115,22 +125,28 @@ class Ledger:
         self.changes.budget(budget)
         self.changes.entry(now, budget, "resize", limits=terms.limits)
 
+    def reopen(self, budget: Budget) -> None:
+        """A root that drains or has closed is wanted again; what has closed below it stays so."""
+        budget.state, budget.closed_ms = "open", None
+        self.closed.pop(budget.id, None)
+        self.changes.budget(budget)
+
     def close(self, now: Now, budget: Budget) -> list[Hold]:
         """Take nothing more in the subtree, and give back what it drew beyond its use.
 
         Voids what was not dispatched. Returns the holds that stood there: the voided ones, and those whose calls are
         still out, for the caller to abort or to wait for.
         """
+        holds = [hold for hold in self.holds.values() if hold.budget.is_within(budget)]
+        for hold in holds:  # before anything drains: what ends with its last hold would end before its children
+            if not hold.dispatched:
+                self.void(now, hold)
         for below in reversed(budget.subtree()):
             if below.state == "open":
                 below.state = "draining"
                 release(below.life, below.above(now))
                 self.changes.budget(below)
                 self.changes.entry(now, below, "drain")
-        holds = [hold for hold in self.holds.values() if hold.budget.is_within(budget)]
-        for hold in holds:
-            if not hold.dispatched:
-                self.void(now, hold)
         self.finish(now, reversed(budget.subtree()))
         return holds
 
@@ -140,15 +156,18 @@ class Ledger:
             if budget.state == "draining" and not budget.is_holding:
                 budget.state = "closed"
                 budget.closed_ms = now.wall_ms
+                self.closed[budget.id] = budget
                 self.finished.append(budget)
                 self.changes.budget(budget)
                 self.changes.entry(now, budget, "close")
 
     def fold(self, budget: Budget, *, uncertain_too: bool = False) -> None:
-        """Make a closed budget part of its parent, unless something in it or below may still be reconciled."""
+        """Make a closed budget part of its parent; with `uncertain_too`, what could be reconciled stays as posted."""
         if budget.state != "closed" or budget.children or (budget.own_uncertain and not uncertain_too):
             return
         parent = budget.parent
+        if budget.own_uncertain:
+            self._let_go(hold for hold in self.uncertain.values() if hold.budget is budget)
         if parent is not None:
             parent.own_settled += budget.own_settled
             parent.own_uncertain += budget.own_uncertain
@@ -156,6 +175,7 @@ class Ledger:
             del parent.children[budget.id]
             self.changes.budget(parent)
         del self.budgets[budget.id]
+        del self.closed[budget.id]
         self.changes.no_budget(budget)
         if budget.handle_hash is not None and budget.closed_ms is not None:
             del self.handles[budget.handle_hash]
@@ -163,18 +183,24 @@ class Ledger:
             self.changes.gone(budget.handle_hash, budget.closed_ms)
 
     def forget(self, now: Now) -> None:
-        """Let go of what is a day old: handles of closed budgets, and bounds that nobody has reconciled."""
+        """Let go of what is a day old, or too much: handles of closed budgets, and bounds nobody has reconciled."""
         before = now.wall_ms - KNOWN_MS
-        for handle_hash in [known for known, closed_ms in self.gone.items() if closed_ms < before]:
+        for handle_hash in _outdated(self.gone.items(), len(self.gone) - GONE_MAX, before):
             del self.gone[handle_hash]
             self.changes.gone(handle_hash, None)
-        # Those of a budget go with it at the latest, whatever the wall's clock said when they were posted.
-        old = [h for h in self.uncertain.values() if min(h.posted_ms, h.budget.closed_ms or h.posted_ms) < before]
-        for hold in old:
+        posted = ((number, hold.posted_ms) for number, hold in self.uncertain.items())
+        self._let_go(
+            self.uncertain[number] for number in _outdated(posted, len(self.uncertain) - UNCERTAIN_MAX, before)
+        )
+        closed = ((name, budget.closed_ms or 0) for name, budget in self.closed.items())
+        outdated = [self.closed[name] for name in _outdated(closed, len(self.closed) - UNCERTAIN_MAX, before)]
+        for budget in sorted(outdated, key=lambda budget: -budget.depth):
+            self.fold(budget, uncertain_too=True)
+
+    def _let_go(self, holds: Iterable[Hold]) -> None:
+        for hold in list(holds):
             del self.uncertain[hold.id]
             self.changes.no_hold(hold)
-        for budget in [budget for budget in self.budgets.values() if (budget.closed_ms or now.wall_ms) < before]:
-            self.fold(budget, uncertain_too=True)
 
     # -- holds ----------------------------------------------------------------------------------------------------
 
@@ -293,3 +319,13 @@ class Ledger:
     def _closing(self, now: Now, hold: Hold) -> None:
         if hold.budget.state != "open":
             self.finish(now, hold.budget.lineage())
+
+
+def _outdated(dated: Iterable[tuple[K, int]], too_many: int, before_ms: int) -> list[K]:
+    """Of what came in the order of its dates, the first `too_many`, and the rest of what is older than a moment."""
+    found: list[K] = []
+    for key, at_ms in dated:
+        if len(found) >= too_many and at_ms >= before_ms:
+            break
+        found.append(key)
+    return found

@@ -1,7 +1,8 @@
 """What tokens cost, exactly: prices are per million tokens, costs are integers of nano-USD."""
 
 from fractions import Fraction
-from math import ceil
+from functools import lru_cache
+from math import ceil, lcm
 
 from llmd.chat import Usage
 from llmd.core.rows import Price
@@ -18,12 +19,18 @@ def cost_nano_usd(usage: Usage, price: Price) -> int:
 
 def exact_nano_usd(usage: Usage, price: Price) -> Fraction:
     """What this usage costs. A cache rate that is not given is the input rate."""
-    plain = usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens
-    parts = (
-        (max(0, plain), price.input),
-        (usage.cache_read_tokens, price.input if price.cache_read is None else price.cache_read),
-        (usage.cache_write_tokens, price.input if price.cache_write is None else price.cache_write),
-        (usage.output_tokens, price.output),
-    )
+    (plain, read, written, output), over = _rates(price)
+    uncached = max(0, usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens)
+    cached = usage.cache_read_tokens * read + usage.cache_write_tokens * written
+    return Fraction(uncached * plain + cached + usage.output_tokens * output, over)
+
+
+@lru_cache(1024)
+def _rates(price: Price) -> tuple[tuple[int, ...], int]:
+    """What a token costs: of the input, read from and written to the cache, of the output; over one denominator."""
+    read = price.input if price.cache_read is None else price.cache_read
+    written = price.input if price.cache_write is None else price.cache_write
     # A decimal price as the user wrote it, not its nearest binary fraction.
-    return sum((tokens * Fraction(str(rate)) * NANO_USD_A_TOKEN for tokens, rate in parts), Fraction())
+    exact = [Fraction(str(rate)) * NANO_USD_A_TOKEN for rate in (price.input, read, written, price.output)]
+    over = lcm(*(rate.denominator for rate in exact))
+    return tuple(int(rate * over) for rate in exact), over

@@ -43,9 +43,12 @@ def recover(
             account.limit(account.ceiling ^ GUARDS)
         ledger.gone = {row.handle_hash: row.closed_ms for row in sorted(gone, key=lambda row: row.closed_ms)}
         for row_ in sorted(holds, key=lambda row: row.id):
-            _resolve(now, ledger, row_)
+            _hold(now, ledger, row_)
     except KeyError as error:
         raise NotRecovered(f"a row of the ledger names the budget {error}, which has no row") from None
+    # All are there before the first resolves: a budget ends with the last hold below it.
+    for hold in list(ledger.holds.values()):
+        ledger.expire(now, hold)
     ledger.finish(now)
 
 
@@ -92,7 +95,8 @@ def _count(ledger: Ledger) -> None:
             above.used += greatest(life.used, life.floor)
 
 
-def _resolve(now: Now, ledger: Ledger, row: HoldRow) -> None:
+def _hold(now: Now, ledger: Ledger, row: HoldRow) -> None:
+    """An open hold, or one that may be reconciled."""
     budget = ledger.budgets[row.budget]
     path = [
         node.window(row.windows[node.id]) if node.id in row.windows else node.account(now) for node in budget.lineage()
@@ -107,4 +111,3 @@ def _resolve(now: Now, ledger: Ledger, row: HoldRow) -> None:
         return
     move(path, hold.amounts, 0, held=hold.amounts)
     ledger.holds[hold.id] = hold
-    ledger.expire(now, hold)

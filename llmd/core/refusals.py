@@ -54,18 +54,19 @@ class Refusal(Struct, frozen=True):
         )
 
 
-def refusal(now: Now, budget: Budget, path: Path, amounts: Packed) -> Refusal:
-    """Why `path`, that of `budget`, refuses `amounts`, which it does."""
-    decided = refusers(path, amounts, firm=True)
+def refusal(now: Now, budget: Budget, path: Path, amounts: Packed, firm_amounts: Packed | None = None) -> Refusal:
+    """Why `path`, that of `budget`, refuses `amounts`, which it does; `firm_amounts` if every hold came back."""
+    asked = amounts if firm_amounts is None else firm_amounts
+    decided = refusers(path, asked, firm=True)
     contended = not decided
     if contended:
-        decided = refusers(path, amounts)
+        asked, decided = amounts, refusers(path, amounts)
     account, number = min(
         ((account, number) for account, units in decided for number in range(len(UNITS)) if _has(units, number)),
         key=lambda found: _left(*found, firm=not contended),
     )
     # The ends of those windows whose successors could take it: of no use, if anything else refuses as well.
-    ends = [at.window.end_ms for at, units in decided if at.window and not units & ~(at.ceiling - amounts)]
+    ends = [at.window.end_ms for at, units in decided if at.window and not units & ~(at.ceiling - asked)]
     retry_after_ms = None
     if contended:
         retry_after_ms = 100
@@ -76,7 +77,7 @@ def refusal(now: Now, budget: Budget, path: Path, amounts: Packed) -> Refusal:
         budget.id,
         account,
         Limiting(account.budget.id, UNITS[number]),
-        lanes(amounts)[number],
+        lanes(asked)[number],
         available(path)[number],
         available(path, firm=True)[number],
         retry_after_ms,

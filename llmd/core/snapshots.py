@@ -11,6 +11,8 @@ from llmd.core.amounts import LANE, Packed, lanes
 from llmd.core.budget import Budget
 from llmd.scalars import AMOUNT_MAX
 
+_NOTHING = Amounts()
+
 
 def snapshot(now: Now, budget: Budget) -> Snapshot:
     path, account, terms = budget.path(now), budget.account(now), budget.terms
@@ -64,4 +66,6 @@ def tree(now: Now, tops: Iterable[Budget], after: str | None, limit: int, *, dee
 
 def _told(packed: Packed) -> Amounts:
     """What a client may be told: an amount that every JSON reader keeps exactly."""
+    if not packed:
+        return _NOTHING
     return Amounts(**{unit: min(amount, AMOUNT_MAX) for unit, amount in zip(UNITS, lanes(packed), strict=True)})

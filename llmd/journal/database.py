@@ -109,20 +109,26 @@ class Database:
     def write(self, batch: Batch) -> None:
         """All of the batch, or nothing. Raises WriteFailed, DurabilityLost."""
         items = items_of(batch, self._last)
-        if batch.entries:
-            items += self._pruning(batch.entries[-1].at_ms, PRUNED_MAX)
         try:
+            if batch.entries:
+                items += self._pruning(batch.entries[-1].at_ms, PRUNED_MAX)
             self._take(items)
         except sqlite3.Error as error:
             self._find_out(error, batch)
+        except BaseException:
+            self._roll_back()
+            raise
         self._last += len(batch.entries)
 
     def prune(self, now_ms: int) -> None:
-        """Remove old entries, as many as may be removed at a start. Raises WriteFailed, DurabilityLost."""
-        try:
-            self._take(self._pruning(now_ms, PRUNED_AT_START_MAX))
-        except sqlite3.Error as error:
-            raise WriteFailed(reason_of(error)) from None
+        """Remove old entries, as many as may go at a start, where they can. Raises StoreUnavailable."""
+        with _unavailable(self._name):
+            try:
+                self._take(self._pruning(now_ms, PRUNED_AT_START_MAX))
+            except sqlite3.Error as error:
+                if name_of(error) in FSYNC_ERRORS:
+                    raise
+                log.warning("old entries of the ledger %s stay: %s", self._name, reason_of(error))
 
     def _pruning(self, now_ms: int, most: int) -> list[Item]:
         if self._oldest is None:
@@ -147,14 +153,18 @@ class Database:
         values = padded(items)
         self._connection.execute(insertion(len(values) // 6), values)
 
+    def _roll_back(self) -> None:
+        """Where a batch took several statements. One statement is rolled back by SQLite."""
+        if self._connection.in_transaction:
+            self._connection.rollback()
+
     def _find_out(self, error: sqlite3.Error, batch: Batch) -> None:
         """Whether the batch is there in spite of the error. Returns if it is; raises WriteFailed, DurabilityLost."""
         if name_of(error) in FSYNC_ERRORS:
             raise DurabilityLost(reason_of(error)) from None
         try:
             try:
-                if self._connection.in_transaction:
-                    self._connection.rollback()
+                self._roll_back()
                 written = self._has(batch)
             except sqlite3.Error as broken:
                 log.warning("the ledger %s is opened again: %s", self._name, reason_of(broken))

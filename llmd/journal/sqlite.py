@@ -54,8 +54,11 @@ def open_journal(path: Path, *, durability: Durability, holder: str, now_ms: int
 
         def opened() -> Database:
             database = Database(path, durability)
-            with suppress(WriteFailed):
+            try:
                 database.prune(now_ms)
+            except BaseException:
+                database.close()
+                raise
             return database
 
         return SqliteJournal(opened, lock.release, lock=lock)
@@ -66,23 +69,20 @@ def open_journal(path: Path, *, durability: Durability, holder: str, now_ms: int
 
 def _open_copy(path: Path, lock: Lock, reason: str) -> "SqliteJournal":
     log.error("%s", reason)
-    directory = Path(tempfile.mkdtemp(prefix="llmd-ledger-"))
-
-    def remove() -> None:
-        shutil.rmtree(directory, ignore_errors=True)
-
     try:
+        directory = Path(tempfile.mkdtemp(prefix="llmd-ledger-"))
+        remove = partial(shutil.rmtree, directory, ignore_errors=True)
         copy = directory / path.name
-        copy_store(path, copy)
-        # From here on whoever accepts the loss may have it.
-        lock.release()
-        return SqliteJournal(lambda: Database(copy, "process", path), remove, read_only=reason)
+        try:
+            copy_store(path, copy)
+            # From here on whoever accepts the loss may have it.
+            lock.release()
+            return SqliteJournal(lambda: Database(copy, "process", path), remove, read_only=reason)
+        except BaseException:
+            remove()
+            raise
     except OSError as error:
-        remove()
         raise StoreUnavailable(f"{reason}; and it cannot be copied to be read: {error.strerror}") from None
-    except BaseException:
-        remove()
-        raise
 
 
 class _Known(asyncio.Future[Any]):
@@ -126,21 +126,27 @@ class SqliteJournal:
 
     def rows(self, prefix: str) -> Iterable[tuple[str, bytes]]:
         """As in Journal; blocks. Raises StoreUnavailable."""
-        return self._ask(lambda: self._database.rows(prefix))
+        self._check()
+        return self._ask(partial(self._database.rows, prefix))
 
     async def write(self, batch: Batch) -> None:
         if self._read_only is not None or self._closed:
             raise WriteFailed(self._read_only or CLOSED)
+        self._check()
         known = _Known(loop=asyncio.get_running_loop())
+        with CancelScope(shield=True):
+            await self._send(partial(self._write, batch), known)
+
+    def _write(self, batch: Batch) -> None:
         try:
-            with CancelScope(shield=True):
-                await self._send(lambda: self._database.write(batch), known)
+            self._database.write(batch)
         except DurabilityLost as lost:
             self._lost = str(lost)
             raise
 
     async def row(self, key: str) -> bytes | None:
         """Raises StoreUnavailable, DurabilityLost."""
+        self._check()
         return await self._send(partial(self._database.row, key))
 
     async def entries(self, path: str, after: int, limit: int) -> list[tuple[int, JournalEntry]]:
@@ -148,10 +154,16 @@ class SqliteJournal:
         found: list[tuple[int, JournalEntry]] = []
         behind: int | None = after
         while behind is not None and len(found) < limit:
-            reading = partial(self._database.entries, path, behind, limit - len(found))
-            more, behind = await self._send(reading)
+            self._check()
+            more, behind = await self._send(partial(self._database.entries, path, behind, limit - len(found)))
             found += more
         return found
+
+    def _check(self) -> None:
+        if self._lost is not None:
+            raise DurabilityLost(self._lost)
+        if self._closed:
+            raise StoreUnavailable(CLOSED)
 
     def yielding(self) -> None:
         if self._lock is not None:
@@ -161,9 +173,10 @@ class SqliteJournal:
         if self._closed:
             return
         self._closed = True
+        closing = self._send(self._close)
+        self._jobs.put(None)
         with move_on_after(CLOSING_S, shield=True):
-            await self._send(self._close)
-            self._jobs.put(None)
+            await closing
             self._thread.join(CLOSING_S)
             return
         log.error("the disk of the ledger does not answer: it is given up with the process")
@@ -172,14 +185,13 @@ class SqliteJournal:
         self._database.close()
         self._gone()
 
-    async def _send(self, work: Callable[[], Result], future: "asyncio.Future[Any] | None" = None) -> Result:
-        if self._lost is not None:
-            raise DurabilityLost(self._lost)
+    def _send(
+        self, work: Callable[[], Result], future: "asyncio.Future[Any] | None" = None
+    ) -> "asyncio.Future[Result]":
         loop = asyncio.get_running_loop()
-        future = future or loop.create_future()
-        self._jobs.put((work, partial(loop.call_soon_threadsafe, partial(_settle, future))))
-        result: Result = await future
-        return result
+        told = future or loop.create_future()
+        self._jobs.put((work, partial(loop.call_soon_threadsafe, partial(_settle, told))))
+        return told
 
     def _ask(self, work: Callable[[], Result]) -> Result:
         answer: Future[Result] = Future()

@@ -12,7 +12,7 @@ from llmd.journal import Batch
 Item = tuple[str | None, object, object, object, object, object]
 NOTHING: Item = (None, None, None, None, None, None)
 
-SIZES = (2, 8, 32, 128, 512)
+SIZES = (2, 4, 8, 16, 32, 64, 128, 256, 512)
 """How many items the statements take: few sizes, so that each is prepared once."""
 
 PRAGMAS = (

@@ -96,7 +96,7 @@ def take_lock(path: Path, socket: str) -> Lock:
 
 
 def holder_of(path: Path) -> Holder | None:
-    """Who has the store now, or None; a pid of 0 where it has not said. Takes nothing, if only for a moment."""
+    """Who has the store now, or None; a pid of 0 where it has not said. To know, it shares the lock for a moment."""
     try:
         file = os.open(lock_of(path), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -123,9 +123,12 @@ def _taken(path: Path, holder: Holder | None) -> StoreTaken:
 
 
 def make_directory(path: Path) -> None:
-    """Make the directory that `path` is in, for its owner alone. Raises StoreUnavailable."""
+    """Make the directory that `path` is in, for its owner alone, and onto the disk. Raises StoreUnavailable."""
+    missing = [each for each in path.parents if not each.exists()]
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for each in missing:
+            sync_directory(each.parent)
     except OSError as error:
         raise StoreUnavailable(f"cannot make the directory {path.parent}: {error.strerror}") from None
 
