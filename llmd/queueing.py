@@ -17,7 +17,7 @@ from llmd.errors import LLMError
 
 
 def needed(path: Path, amounts: Packed) -> Path:
-    """The first account, and those above in which `amounts` take room that is limited: not what a guarantee pays for."""
+    """The first account, and those above in which `amounts` take limited room: not what a guarantee pays for."""
     found: list[Account] = []
     for account in path:
         if not found or touched(amounts) & limited_units([account]):
@@ -54,12 +54,13 @@ class Queues:
 
         Raises what `attempt` raises.
         """
-        waiter = Waiter(next(self._numbers), path, attempt)
+        number = next(self._numbers)
         ahead = next((account for account in path if account in self._queues), None)
         if ahead is None or not wait_s:
             if (refusal := attempt()) is None or not refusal.contended or not wait_s:
                 return refusal
             ahead = refusal.at
+        waiter = Waiter(number, path, attempt)
         self._enter(waiter, ahead)
         try:
             with anyio.move_on_after(wait_s):

@@ -1,4 +1,4 @@
-"""Time zones by name. UTC needs no database, and most daemons nothing else: the rest is loaded where it is asked for."""
+"""Time zones by name. UTC needs no database, and most daemons nothing else: the rest is loaded when asked for."""
 
 from datetime import UTC, tzinfo
 from functools import lru_cache

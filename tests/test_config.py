@@ -80,7 +80,7 @@ WRONG = [
         '[budgets.daily]\nlimits = { usd = "5,00" }',
         ["budgets.daily.limits: `usd` is a decimal number of dollars as a string"],
     ),
-    ("a budget's unit that there is not", "[budgets.daily.limits]\ntokens = 1", ["budgets.daily.limits.tokens: there is"]),
+    ("an unknown unit of a budget", "[budgets.daily.limits]\ntokens = 1", ["budgets.daily.limits.tokens: there is"]),
     ("a window that there is not", '[budgets.daily]\nwindow = "year"', ['budgets.daily.window: expected "day" or']),
     ("a zone that there is not", '[budgets.daily]\ntimezone = "Mars/X"', ["budgets.daily.timezone: there is no such"]),
     ("a budget's name like a handle", "[budgets.bh_1]", ["budgets.bh_1: expected a name of letters"]),

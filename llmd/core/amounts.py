@@ -57,7 +57,8 @@ def lanes(packed: Packed) -> list[int]:
 
 
 def unpack(packed: Packed) -> Amounts:
-    return Amounts(**dict(zip(UNITS, lanes(packed), strict=True)))
+    total, inputs, outputs, requests, nano_usd = lanes(packed)
+    return Amounts(total_tokens=total, input_tokens=inputs, output_tokens=outputs, requests=requests, nano_usd=nano_usd)
 
 
 def by_unit(packed: Packed) -> dict[Unit, int]:

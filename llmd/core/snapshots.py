@@ -7,9 +7,8 @@ from msgspec.structs import asdict
 from llmd.books import UNITS, Amounts, Branch, Snapshot, Tree
 from llmd.clock import Now
 from llmd.core.accounts import available, limited_units
-from llmd.core.amounts import LANE, Packed, lanes
+from llmd.core.amounts import LANE, UNLIMITED, Packed, greatest, unpack
 from llmd.core.budget import Budget
-from llmd.scalars import AMOUNT_MAX
 
 _NOTHING = Amounts()
 
@@ -66,6 +65,4 @@ def tree(now: Now, tops: Iterable[Budget], after: str | None, limit: int, *, dee
 
 def _told(packed: Packed) -> Amounts:
     """What a client may be told: an amount that every JSON reader keeps exactly."""
-    if not packed:
-        return _NOTHING
-    return Amounts(**{unit: min(amount, AMOUNT_MAX) for unit, amount in zip(UNITS, lanes(packed), strict=True)})
+    return unpack(packed + UNLIMITED - greatest(packed, UNLIMITED)) if packed else _NOTHING
