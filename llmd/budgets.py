@@ -44,6 +44,10 @@ class Posting(Struct, frozen=True):
 
 
 class Budgets(Protocol):
+    def learned(self, row: ModelRow) -> ModelRow:
+        """The row with the overhead that its calls have turned out to have, where that is more than was known."""
+        ...
+
     async def hold(
         self, ctx: Context, ask: Ask, row: ModelRow, quote: Callable[[int | None], Quote], abort: anyio.CancelScope
     ) -> Held:

@@ -1,6 +1,7 @@
 """What time it is, twice: a clock that only goes forward, and the wall's."""
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import anyio
@@ -14,7 +15,10 @@ class Now(NamedTuple):
 
 
 class Clock:
-    """The machine's clocks; inside a running loop."""
+    """The machine's clocks; inside a running loop. `mono` is the loop's, asked directly where that is known."""
+
+    def __init__(self, mono: Callable[[], float] = anyio.current_time) -> None:
+        self._mono = mono
 
     def now(self) -> Now:
-        return Now(anyio.current_time(), time.time_ns() // 1_000_000)
+        return Now(self._mono(), time.time_ns() // 1_000_000)

@@ -1,5 +1,6 @@
 """The composition root: builds the parts of a daemon, serves until told to stop, and drains."""
 
+import asyncio
 import gc
 import hmac
 import logging
@@ -82,7 +83,7 @@ class Daemon:
         self._upstreams = self._build(self._config)
         settings = self._config.settings
         self._store = Store(settings.ledger, paths.ledger_file(env), options.socket)
-        self._treasury = Treasury(Clock(), settings.budgets, settings.limits.budgets)
+        self._treasury = Treasury(Clock(asyncio.get_running_loop().time), settings.budgets, settings.limits.budgets)
         replays = Replays(self._treasury)
         payer = Payer(self._treasury, lambda: self._config.settings.ledger.default_max_tokens)
         executor = Executor(lambda: self._upstreams, payer)
@@ -130,8 +131,8 @@ class Daemon:
                     own.start_soon(_warm_up)
                     await self._hub.stopping.wait()
                     # From here on the path is free for the next daemon, and nobody waits in a backlog of ours.
-                    stack.close()
                     self._treasury.yielding()
+                    stack.close()
                     await self._finish_calls()
                     await self._say_goodbye()
                     connections.cancel_scope.cancel()

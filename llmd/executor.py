@@ -54,7 +54,7 @@ class Executor:
         targets = plan(ask, await upstreams.facts(ask.model is not None))
         attempts: list[Attempt] = []
         for target in targets:
-            row = upstreams.catalog.providers[target.provider].model_row(target.model)
+            row = self._budgets.learned(upstreams.catalog.providers[target.provider].model_row(target.model))
             started = anyio.current_time()
             held, outcome = await self._attempt(upstreams, row, ask, ctx, emit)
             took = _ms_since(started)

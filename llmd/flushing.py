@@ -66,8 +66,9 @@ class Flusher:
         """Write until cancelled. Raises DurabilityLost."""
         while True:
             await self._changed.wait()
-            with anyio.move_on_after(RETRY_S if self._failing else LAZY_S):
-                await self._wanted.wait()
+            if not self._wanted.is_set():
+                with anyio.move_on_after(RETRY_S if self._failing else LAZY_S):
+                    await self._wanted.wait()
             await self._write()
 
     async def finish(self) -> None:

@@ -4,9 +4,11 @@ The amount held is the most that the attempt can cost. A call that named no max_
 left; one that fits but for the holds of others waits its turn.
 """
 
+import logging
 from collections.abc import Callable
 
 import anyio
+from msgspec.structs import replace
 
 from llmd.books import UNITS, Amounts, Snapshot
 from llmd.budgets import Held, Posting, Quote
@@ -26,7 +28,10 @@ from llmd.queueing import needed
 from llmd.treasury import Treasury
 
 WAIT_MS = 30_000
+OVERHEADS_MAX = 10_000
 ANSWER_MIN = 16  # tokens: a cut answer is left so many at least, besides what it may think
+
+log = logging.getLogger("llmd.ledger")
 
 _MONEY = 1 << (UNITS.index("nano_usd") + 1) * LANE - 1
 _COUNTED = sum(1 << (number + 1) * LANE - 1 for number, unit in enumerate(UNITS) if unit != "requests")
@@ -38,6 +43,11 @@ class Payer:
     def __init__(self, treasury: Treasury, default_max_tokens: Callable[[], int]) -> None:
         self._treasury = treasury
         self._default_max_tokens = default_max_tokens
+        self._overheads: dict[str, int] = {}
+
+    def learned(self, row: ModelRow) -> ModelRow:
+        overhead = self._overheads.get(row.target, 0)
+        return row if overhead <= row.overhead_tokens else replace(row, overhead_tokens=overhead)
 
     async def hold(
         self, ctx: Context, ask: Ask, row: ModelRow, quote: Callable[[int | None], Quote], abort: anyio.CancelScope
@@ -77,6 +87,8 @@ class Payer:
 
     async def resolve(self, held: Held, posting: Posting) -> None:
         hold, treasury = held.hold, self._treasury
+        if posting.amounts is not None:
+            self._learn(held.quote, posting.amounts)
         if hold is None:
             return
         treasury.aborts.pop(hold.id, None)
@@ -93,6 +105,14 @@ class Payer:
 
     def snapshot(self, held: Held) -> Snapshot | None:
         return None if held.hold is None else snapshot(self._treasury.clock.now(), held.hold.budget)
+
+    def _learn(self, quote: Quote, actual: Amounts) -> None:
+        """A bound that did not hold is too low for the next call, too."""
+        over = actual.input_tokens - quote.bound.amounts.input_tokens
+        row = quote.call.row
+        if over > 0 and (row.target in self._overheads or len(self._overheads) < OVERHEADS_MAX):
+            self._overheads[row.target] = row.overhead_tokens + over
+            log.warning("%.128r makes %d tokens more of a request than was known: its bounds grow", row.target, over)
 
     def _void(self, hold: Hold) -> None:
         if hold.id in self._treasury.ledger.holds:  # else its budget has closed meanwhile

@@ -130,7 +130,8 @@ class Treasury:
 
     async def ready(self) -> None:
         """Wait until there is a ledger: another daemon may still be draining with it."""
-        await self._opened.wait()
+        if not self.is_open:
+            await self._opened.wait()
 
     def check_opened(self) -> None:
         """Raises ledger_unavailable where there is no ledger yet."""
@@ -268,7 +269,7 @@ class Treasury:
         passed, self.ledger.passed = self.ledger.passed, []
         for event in passed:
             if event.percent is None:
-                log.warning("budget %s: a call has cost more %s than its bound", event.budget, event.unit)
+                log.info("budget %s: a call has cost more %s than it held", event.budget, event.unit)
             else:
                 log.info("budget %s: %d %% of its %s are spent", event.budget, event.percent, event.unit)
 

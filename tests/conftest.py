@@ -2,6 +2,7 @@
 
 import faulthandler
 import inspect
+import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from functools import wraps
@@ -11,7 +12,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from llmd.catalog import KNOWN
 
@@ -20,9 +21,20 @@ GRACE_S = 5.0
 
 pytest_plugins = ["tests.support.engine"]
 
-settings.register_profile("quick", max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# No database: what fails says how to run it again, and the tree stays as it was.
+settings.register_profile(
+    "quick",
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    database=None,
+    print_blob=True,
+)
+settings.register_profile("ci", settings.get_profile("quick"))  # the ledger's machine runs longer there
 settings.register_profile("deep", settings.get_profile("quick"), max_examples=10_000)
-settings.load_profile("quick")
+# That a mutant dies is enough: nobody reads of what.
+settings.register_profile("mutants", settings.get_profile("quick"), phases=[Phase.generate])
+settings.load_profile("ci" if os.environ.get("CI") == "true" else "quick")
 
 
 @pytest.fixture

@@ -30,6 +30,8 @@ APPLICATION_ID_AT = slice(68, 72)
 HEADER_BYTES = 100
 
 HOLDER_BYTES_MAX = 8192
+LOOKS_MAX = 10_000
+"""How often a lock that somebody looks at is tried."""
 
 
 class Holder(Struct, frozen=True):
@@ -83,7 +85,7 @@ def take_lock(path: Path, socket: str) -> Lock:
     except OSError as error:
         raise StoreUnavailable(f"cannot open the lock file {name}: {error.strerror}") from None
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(file)
         os.fchmod(file, 0o600)
         return Lock(file, Holder(os.getpid(), socket))
     except BlockingIOError:
@@ -93,6 +95,18 @@ def take_lock(path: Path, socket: str) -> Lock:
     except OSError as error:
         os.close(file)
         raise StoreUnavailable(f"cannot lock {name}: {error.strerror}") from None
+
+
+def _lock(file: int) -> None:
+    """Raises BlockingIOError where somebody has the store."""
+    for _ in range(LOOKS_MAX):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            # Who only looks shares it for a moment, and so could we; with who has it nobody can.
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def holder_of(path: Path) -> Holder | None:

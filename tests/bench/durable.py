@@ -8,13 +8,15 @@ the store; nobody waits for it and nothing shares its interpreter.
 import asyncio
 import sqlite3
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from functools import partial
+from itertools import count, repeat
 from pathlib import Path
 from statistics import median
 from time import perf_counter
 
+import anyio
 import uvloop
 
 from llmd.books import Amounts
@@ -30,6 +32,7 @@ from llmd.treasury import Treasury
 from tests.bench.measure import Lane, Row, interleaved
 
 CONCURRENT = (1, 16, 64, 128)
+PACED, PACE = 64, 4_000  # so many callers, and how many holds a second they ask for together
 SECONDS = 1.0
 COMMITS = 1_000
 DURABILITIES: tuple[Durability, ...] = ("full", "process")
@@ -44,6 +47,7 @@ def run(directory: Path, rounds: int) -> list[Row]:
     for durability in DURABILITIES:
         lanes.append(partial(_floor, directory, durability))
         lanes += [partial(_holds, directory, durability, concurrent) for concurrent in CONCURRENT]
+        lanes.append(partial(_holds, directory, durability, PACED, PACE))
     samples = interleaved(lanes, rounds)
     return [row for durability in DURABILITIES for row in _rows(samples, durability, _file_system(directory))]
 
@@ -55,13 +59,24 @@ def _rows(samples: Mapping[str, list[float]], durability: str, disk: str) -> lis
         Row(f"durable, {durability}: a bare commit, p99", "us", floor_p99),
     ]
     for concurrent in CONCURRENT:
-        name, aimed = f"{durability} {concurrent}", concurrent == 64
-        what = f"durable, {durability}, {concurrent} at once"
+        name, what = f"{durability} {concurrent}", f"durable, {durability}, {concurrent} at once"
         rows += [
-            Row(f"{what}: holds a second", "", samples[name], aim="4,000" if aimed else ""),
+            Row(f"{what}: holds a second", "", samples[name], aim="4,000" if concurrent == PACED else ""),
             Row(f"{what}: until durable, median", "us", samples[f"{name} median"], floor),
-            Row(f"{what}: until durable, p99", "us", samples[f"{name} p99"], floor_p99, "3 x floor" if aimed else ""),
+            Row(f"{what}: until durable, p99", "us", samples[f"{name} p99"], floor_p99),
         ]
+    name, what = f"{durability} {PACED} paced", f"durable, {durability}, {PACED} at {PACE:,} a second"
+    rows += [
+        Row(f"{what}: holds a second", "", samples[name]),
+        Row(f"{what}: until durable, median", "us", samples[f"{name} median"], floor),
+        Row(
+            f"{what}: until durable, p99",
+            "us",
+            samples[f"{name} p99"],
+            floor_p99,
+            "3 x floor" if durability == "full" else "",
+        ),
+    ]
     return rows
 
 
@@ -88,35 +103,27 @@ def _floor(directory: Path, durability: Durability) -> Mapping[str, float]:
     return {f"{durability} commit": median(took), f"{durability} commit p99": _p99(took)}
 
 
-def _holds(directory: Path, durability: Durability, concurrent: int) -> Mapping[str, float]:
+def _holds(directory: Path, durability: Durability, concurrent: int, pace: int = 0) -> Mapping[str, float]:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        done, took = runner.run(_spend(directory / f"ledger-{durability}.db", durability, concurrent))
-    name = f"{durability} {concurrent}"
+        done, took = runner.run(_spend(directory / f"ledger-{durability}.db", durability, concurrent, pace))
+    name = f"{durability} {concurrent}" + " paced" * bool(pace)
     return {name: done, f"{name} median": median(took), f"{name} p99": _p99(took)}
 
 
-async def _spend(file: Path, durability: Durability, concurrent: int) -> tuple[float, list[float]]:
-    """Holds a second, and how long each took to be durable, in seconds."""
-    treasury = Treasury(Clock(), {}, 1_000)
+async def _spend(file: Path, durability: Durability, concurrent: int, pace: int = 0) -> tuple[float, list[float]]:
+    """Holds a second, and how long each took to be durable, in seconds; `pace` a second, or as many as can be."""
+    treasury = Treasury(Clock(asyncio.get_running_loop().time), {}, 1_000)
     now_ms = time.time_ns() // 1_000_000
     treasury.open(open_journal(file, durability=durability, holder="the benchmark", now_ms=now_ms))
-    now = treasury.clock.now()
-    budget: Budget | None = None
-    for name in ("root", "agent", "task"):
-        budget = treasury.ledger.budgets.get(name)
-        if budget is None:
-            parent = treasury.ledger.budgets.get({"agent": "root", "task": "agent"}.get(name, ""))
-            budget = Budget(name, parent, Terms(limits={"total_tokens": 2**52}), None)
-            treasury.ledger.open(now, budget)
-    treasury.after(now)
-    assert budget is not None
+    budget = _tree(treasury)
     running = asyncio.create_task(treasury.run())
     await treasury.flusher.flushed()
     took: list[float] = []
     began = perf_counter()
     async with asyncio.TaskGroup() as group:
-        for _ in range(concurrent):
-            group.create_task(_one_caller(treasury, budget, began + SECONDS, took))
+        for number in range(concurrent):
+            turns = count(began + number / pace, concurrent / pace) if pace else repeat(began)
+            group.create_task(_one_caller(treasury, budget, turns, took))
     wall = perf_counter() - began
     running.cancel()
     with suppress(asyncio.CancelledError):
@@ -125,8 +132,26 @@ async def _spend(file: Path, durability: Durability, concurrent: int) -> tuple[f
     return len(took) / wall, took
 
 
-async def _one_caller(treasury: Treasury, budget: Budget, until: float, took: list[float]) -> None:
-    while (began := perf_counter()) < until:
+def _tree(treasury: Treasury) -> Budget:
+    """A budget with two above it; a round before this one may have made them."""
+    parent: Budget | None = None
+    for name in ("root", "agent", "task"):
+        budget = treasury.ledger.budgets.get(name)
+        if budget is None:
+            budget = Budget(name, parent, Terms(limits={"total_tokens": 2**52}), None)
+            treasury.ledger.open(treasury.clock.now(), budget)
+        parent = budget
+    assert parent is not None
+    return parent
+
+
+async def _one_caller(treasury: Treasury, budget: Budget, turns: Iterator[float], took: list[float]) -> None:
+    until = perf_counter() + SECONDS
+    for turn in turns:
+        if (ahead := turn - perf_counter()) > 0:
+            await anyio.sleep_until(anyio.current_time() + ahead)
+        if (began := perf_counter()) >= until:
+            return
         now = treasury.clock.now()
         hold = treasury.ledger.reserve(now, budget, _HELD, Call("request-1", "provider/model", now.mono + 60))
         assert isinstance(hold, Hold)

@@ -23,8 +23,8 @@ STEPS = {"mutants": 500, "quick": 2_000, "ci": 50_000, "deep": 1_000_000}[settin
 LONGEST = 50  # steps of one example; some are shorter, and in some there is nothing to do
 EXAMPLES = STEPS // 25
 
-START_MS = 1_795_000_000_000
-JUMPS_MS = [HOUR_MS // 2, HOUR_MS, DAY_MS, DAY_MS + HOUR_MS, 7 * DAY_MS, 32 * DAY_MS]
+START_MS = 1_780_272_000_000  # the first of June 2026, a Monday: every window begins there
+JUMPS_MS = [1, HOUR_MS, HOUR_MS, DAY_MS - HOUR_MS, DAY_MS, DAY_MS, 7 * DAY_MS, 30 * DAY_MS]
 
 some = st.integers(0, 63)
 unit: st.SearchStrategy[Unit] = st.sampled_from([*["total_tokens"] * 4, "requests", "requests", "nano_usd"])
@@ -41,7 +41,8 @@ near = st.integers(-1, 1)
 
 # How often what happens, and with what.
 ACTIONS: dict[str, tuple[int, tuple[st.SearchStrategy[Any], ...]]] = {
-    "open": (4, (some, st.sampled_from([False] * 7 + [True]), limits, guarantee, seldom_window, enforcement)),
+    "open": (3, (some, st.sampled_from([False] * 7 + [True]), limits, guarantee, seldom_window, enforcement)),
+    "open_about_what_is_left": (3, (some, unit, near, st.booleans())),
     "resize": (1, (some, limits, guarantee)),
     "resize_limit": (1, (some, unit, near, st.booleans())),
     "resize_guarantee": (2, (some, unit, near, st.booleans())),
@@ -56,14 +57,14 @@ ACTIONS: dict[str, tuple[int, tuple[st.SearchStrategy[Any], ...]]] = {
     "dispatch": (3, (some,)),
     "settle": (2, (some, amounts, st.booleans())),
     "settle_about_what_is_held": (4, (some, near, st.booleans())),
-    "void": (2, (some,)),
+    "void": (3, (some,)),
     "expire": (3, (some,)),
     "reconcile": (4, (some, amounts, st.none() | near)),
     "charge": (2, (some, amounts, st.booleans())),
     "undo": (1, (st.booleans(),)),
-    "clock": (2, (st.sampled_from(JUMPS_MS), st.booleans())),
+    "clock": (4, (st.sampled_from(JUMPS_MS), st.sampled_from([False, False, True]))),
     "take": (2, ()),
-    "crash": (2, (st.none() | st.integers(0, LONGEST), st.booleans())),
+    "crash": (3, (st.none() | st.integers(0, LONGEST), st.booleans())),
 }
 DEPTHS = [1, 2, 3, 3, 4, 4, 5, 5]
 
@@ -77,8 +78,8 @@ class LedgerMachine(RuleBasedStateMachine):
         lazy=st.booleans(),
         depth=st.sampled_from([*DEPTHS * 4, 65]),
         levels=st.lists(st.tuples(roomy, guarantee), min_size=5, max_size=5),
-        siblings=st.lists(some, max_size=3),
-        windowed=st.none() | st.none() | st.tuples(st.integers(0, 2), window),
+        siblings=st.lists(some, max_size=4),
+        windowed=st.none() | st.tuples(st.integers(0, 2), window),
     )
     def begin(
         self,
@@ -110,7 +111,9 @@ class LedgerMachine(RuleBasedStateMachine):
     def name(self, pick: int) -> str | None:
         """Any budget, mostly an open one; with small numbers, the ones opened last."""
         nodes = self.pair.books.nodes
-        names = [name for name, node in nodes.items() if node.state == "open" or pick % 8 == 7]
+        ended = [name for name, node in nodes.items() if node.state != "open"]
+        names = ended if ended and pick % 8 > 5 else list(nodes.keys() - set(ended))
+        names.sort(key=lambda name: int(name[1:]))
         return names[-1 - pick % len(names)] if names else None
 
     # -- budgets --------------------------------------------------------------------------------------------------
@@ -125,6 +128,14 @@ class LedgerMachine(RuleBasedStateMachine):
         enforcement: Enforcement,
     ) -> None:
         self.pair.open(None if root else self.name(pick), limits, guarantee, window, enforcement)
+
+    def open_about_what_is_left(self, pick: int, unit: Unit, near: int, firm: bool) -> bool:
+        """With so much guaranteed."""
+        if (name := self.name(pick)) and limited(self.pair.books, name, unit):
+            left = max(0, self.pair.books.could(name, self.pair.now.wall_ms, firm)[unit] + near)
+            self.pair.open(name, {unit: left}, {unit: left}, None, "strict")
+            return True
+        return False
 
     def resize(self, pick: int, limits: Given, guarantee: Given) -> bool:
         if name := self.name(pick):
@@ -263,7 +274,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return changed
 
     def crash(self, lost: int | None, go_on: bool) -> None:
-        """After any of the writes, or where the most calls were out."""
+        """After any of the writes, or where the most was under way."""
         self.pair.crash(lost, go_on=go_on)
 
     @invariant()

@@ -34,6 +34,9 @@ class Recorder:
         self._refusal = refusal
         self.undispatched = undispatched
 
+    def learned(self, row: ModelRow) -> ModelRow:
+        return row
+
     async def hold(
         self, ctx: Context, ask: Ask, row: ModelRow, quote: Callable[[int | None], Quote], abort: anyio.CancelScope
     ) -> Held:

@@ -1,0 +1,171 @@
+"""Calls that come twice with the same key: made once, and never again where they may have cost something."""
+
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+
+from llmd.chat import Ask, Completion
+from llmd.dialects.base import Failure
+from llmd.errors import LLMError
+from llmd.replays import Replays
+from tests.support.stub import Caller, Stub, used
+from tests.support.treasuries import (
+    Bank,
+    ScriptedJournal,
+    bank,
+    context,
+    in_virtual_time,
+    pass_time,
+    refused,
+    settle_down,
+)
+
+CHARGES = 10_000
+
+
+class Calls:
+    """Calls with a key, through the replays of a bank."""
+
+    def __init__(self, opened: Bank, caller: Caller) -> None:
+        self.replays = Replays(opened.treasury)
+        self.caller = caller
+
+    async def __call__(self, budget: str | None, key: str = "k", request_id: str = "r1", **params: Any) -> Completion:
+        asked = {"prompt": "x", "max_tokens": 100, "budget": budget, "idempotency_key": key, **params}
+        ask = msgspec.convert(asked, Ask)
+        ctx = context(request_id=request_id)
+        return await self.replays.execute(ask, ctx, lambda: self.caller.executor.execute(ask, ctx))
+
+
+@in_virtual_time
+async def test_a_call_is_made_once_and_replayed() -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        handle = await opened.open(4000)
+        stub = Stub(used(3, 4))
+        stub.go.set()
+        calls = Calls(opened, Caller(opened, group, stub))
+        first = await calls(handle)
+        again = await calls(handle, timeout_ms=5, wait_ms=7, stream="s", metadata={"a": 1})
+        assert (first.replayed, again.replayed) == (False, True)
+        assert msgspec.structs.replace(again, replayed=False) == first
+        with refused("idempotency_conflict"):
+            await calls(handle, max_tokens=99)
+        assert len(stub.sent) == 1
+        assert opened.tokens(handle) == (7, 0)
+
+
+@in_virtual_time
+async def test_a_call_begins_when_its_key_is_durable_whoever_pays_for_it() -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        caller = Caller(opened, group)
+        calls = Calls(opened, caller)
+        opened.journal.stall()
+        group.start_soon(calls, None)
+        await pass_time(1)
+        assert caller.stub.sent == []
+        opened.journal.go.set()
+        await settle_down()
+        assert len(caller.stub.sent) == 1
+        group.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_a_call_that_cost_something_is_not_made_again_though_it_failed() -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        handle = await opened.open(4000)
+        stub = Stub(Failure(kind="upstream_unavailable", message="broke off"))
+        stub.go.set()
+        calls = Calls(opened, Caller(opened, group, stub))
+        errors: list[LLMError] = []
+        for _ in range(2):
+            with refused("upstream_unavailable") as caught:
+                await calls(handle)
+            errors.append(caught.value)
+        told = [msgspec.json.decode(msgspec.json.encode(error.to_object())) for error in errors]
+        assert told[0] == told[1]
+        assert len(stub.sent) == 1
+
+
+@in_virtual_time
+async def test_a_call_that_cost_nothing_may_be_made_again() -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        handle = await opened.open(4000)
+        stub = Stub(Failure(kind="upstream_rate_limited", message="later", billed="no"))
+        stub.go.set()
+        calls = Calls(opened, Caller(opened, group, stub))
+        with refused("upstream_rate_limited"):
+            await calls(handle)
+        stub.outcome = used(3, 4)
+        assert not (await calls(handle)).replayed
+        with refused("budget_exceeded"):
+            await calls(handle, key="big", max_tokens=10_000, fit="refuse")
+        assert len(stub.sent) == 2
+
+
+@in_virtual_time
+async def test_a_call_that_was_cancelled_after_it_was_sent_has_an_unknown_outcome() -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        handle = await opened.open(4000)
+        caller = Caller(opened, group)
+        calls = Calls(opened, caller)
+        with anyio.CancelScope() as scope:
+            group.start_soon(_cancel_soon, scope)
+            await calls(handle)
+        assert scope.cancelled_caught
+        posted = opened.tokens(handle)[0]
+        with refused("outcome_unknown") as caught:
+            await calls(handle)
+        assert caught.value.data["posted"]["total_tokens"] == posted > 100
+        assert len(caller.stub.sent) == 1
+
+
+async def _cancel_soon(scope: anyio.CancelScope) -> None:
+    await pass_time(1)
+    scope.cancel()
+
+
+@in_virtual_time
+@pytest.mark.parametrize("sent", [True, False])
+async def test_a_call_that_a_crash_cut_has_an_unknown_outcome_and_tells_what_was_posted(sent: bool) -> None:
+    async with bank() as first, anyio.create_task_group() as group:
+        handle = await first.open(4000)
+        caller = Caller(first, group, Stub(places=1))
+        if not sent:
+            await caller.begin(handle, max_tokens=10)
+        group.start_soon(lambda: Calls(first, caller)(handle, request_id="r9"))
+        await pass_time(1)
+        image = first.journal.image()
+        group.cancel_scope.cancel()
+    for _ in range(2):
+        async with bank(ScriptedJournal(image)) as second, anyio.create_task_group() as group:
+            caller = Caller(second, group)
+            with refused("outcome_unknown") as caught:
+                await Calls(second, caller)(handle)
+            posted = caught.value.data["posted"]
+            assert posted.get("total_tokens", 0) == (second.tokens(handle)[0] if sent else 0)
+            assert caller.stub.sent == []
+            await pass_time(1)
+            image = second.journal.image()
+
+
+@in_virtual_time
+async def test_a_key_whose_answer_is_being_written_is_answered_the_same() -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        handle = await opened.open(4000)
+        stub = Stub(used(3, 4))
+        stub.go.set()
+        calls = Calls(opened, Caller(opened, group, stub))
+        first = await calls(handle)
+        opened.journal.stall()
+        done: list[Completion] = []
+
+        async def again() -> None:
+            done.append(await calls(handle))
+
+        group.start_soon(again)
+        await pass_time(1)
+        opened.journal.go.set()
+        await settle_down()
+        assert [one.text for one in done] == [first.text]
