@@ -69,9 +69,9 @@ def _nano_usd(usd: str) -> int:
 class Allow(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """What a budget may be spent on: these providers, these models ("provider/model"), under these fixed labels."""
 
-    providers: list[Name] | None = None
-    models: list[Name] | None = None
-    labels: dict[str, str] = {}
+    providers: Annotated[list[Name], Meta(max_length=100)] | None = None
+    models: Annotated[list[Name], Meta(max_length=100)] | None = None
+    labels: Annotated[dict[Name, Name], Meta(max_length=100)] = {}
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):

@@ -95,9 +95,11 @@ class BudgetOperations:
                     keep(told[0])
                 return refused
 
-            path = needed(budget.path(treasury.clock.now()), amounts)
+            def needs() -> Path:
+                return needed(budget.path(treasury.clock.now()), amounts)
+
             try:
-                _raise(await treasury.queues.wait(path, attempt, params.wait_ms / 1000))
+                _raise(await treasury.queues.wait(needs, attempt, params.wait_ms / 1000, amounts))
             finally:
                 if charged:  # also where it was cancelled meanwhile: then it stands
                     treasury.after(treasury.clock.now(), charged[0])
@@ -153,7 +155,7 @@ class BudgetOperations:
             await closing.closed.wait()
             assert closing.snapshot is not None
             await treasury.flusher.settled()
-            return await self._page(closing.snapshot, budget.trail, 0, 1000)
+            return await self._page(closing.snapshot, budget, 0, 1000)
         elapsed_ms = round((anyio.current_time() - began) * 1000)
         reason = "calls below this budget are still in flight; it goes on closing"
         raise LLMError("deadline_exceeded", reason, elapsed_ms=elapsed_ms, budget=budget.id)
@@ -165,9 +167,11 @@ class BudgetOperations:
         if params.cursor is not None and not (params.cursor.isascii() and params.cursor.isdecimal()):
             raise _no_cursor()
         after = int(params.cursor or 0)
+        if after > AMOUNT_MAX:
+            raise _no_cursor()
         if treasury.journal.read_only is None:
             await treasury.flusher.flushed()
-        return await self._page(snapshot(treasury.clock.now(), budget), budget.trail, after, params.limit)
+        return await self._page(snapshot(treasury.clock.now(), budget), budget, after, params.limit)
 
     def get(self, params: BudgetParams, ctx: Context) -> Snapshot:
         return snapshot(self._treasury.clock.now(), self.found(params, ctx))
@@ -175,8 +179,6 @@ class BudgetOperations:
     def tree(self, params: TreeParams, ctx: Context) -> Tree:
         treasury = self._treasury
         now = treasury.clock.now()
-        if params.cursor is not None and params.cursor not in treasury.ledger.budgets:
-            raise _no_cursor()
         if params.budget is None and params.id is None:
             _check_owner(ctx)
             treasury.check_opened()
@@ -196,9 +198,9 @@ class BudgetOperations:
             with treasury.watchers.watching(budget.id) as changed:
                 while told.state != "closed":
                     # It may have changed before this began to run.
-                    while (latest := snapshot(treasury.clock.now(), budget)) == told:
+                    if told is not first or snapshot(treasury.clock.now(), budget) == first:
                         await changed()
-                    told = latest
+                    told = snapshot(treasury.clock.now(), budget)
                     await notify("llmd.budget", BudgetUpdate(**asdict(told), watch=params.watch))
 
         ctx.connection.watch(params.watch, tell)
@@ -252,10 +254,11 @@ class BudgetOperations:
             identifier = new_id()
         budget = Budget(identifier, parent, terms, hash_of(treasury.handle_of(identifier)))
         budget.connection = params.scope == "connection"
+        budget.since = treasury.journal.last
         return budget
 
-    async def _page(self, told: Snapshot, trail: str, after: int, limit: int) -> Statement:
-        found = await self._treasury.journal.entries(trail, after, limit + 1)
+    async def _page(self, told: Snapshot, budget: Budget, after: int, limit: int) -> Statement:
+        found = await self._treasury.journal.entries(budget.trail, max(after, budget.since), limit + 1)
         entries = [msgspec.json.decode(entry.data, type=Entry) for _, entry in found[:limit]]
         return Statement(budget=told, entries=entries, cursor=str(found[limit - 1][0]) if len(found) > limit else None)
 

@@ -16,7 +16,7 @@ from llmd.chat import Ask
 from llmd.clock import Now
 from llmd.context import Context
 from llmd.core.accounts import Path, available, fits, limited_units
-from llmd.core.amounts import LANE, excess, pack_all
+from llmd.core.amounts import LANE, Packed, excess, pack_all
 from llmd.core.bounds import largest_answer
 from llmd.core.budget import Budget
 from llmd.core.holds import Call, Hold
@@ -62,7 +62,7 @@ class Payer:
         attempt.call = Call(ctx.request_id, row.target, ctx.received + ask.timeout_ms / 1000)
         wait_ms = WAIT_MS if ask.wait_ms is None else ask.wait_ms
         try:
-            refused = await treasury.queues.wait(attempt.needs(), attempt.reserve, wait_ms / 1000)
+            refused = await treasury.queues.wait(attempt.needs, attempt.reserve, wait_ms / 1000, attempt.amounts)
         except BaseException:
             if attempt.hold is not None:  # granted, while its call was cancelled
                 self._void(attempt.hold)
@@ -111,7 +111,8 @@ class Payer:
         over = actual.input_tokens - quote.bound.amounts.input_tokens
         row = quote.call.row
         if over > 0 and (row.target in self._overheads or len(self._overheads) < OVERHEADS_MAX):
-            self._overheads[row.target] = row.overhead_tokens + over
+            # Calls that were sent together end one by one: the largest of what they tell counts.
+            self._overheads[row.target] = max(row.overhead_tokens + over, self._overheads.get(row.target, 0))
             log.warning("%.128r makes %d tokens more of a request than was known: its bounds grow", row.target, over)
 
     def _void(self, hold: Hold) -> None:
@@ -125,7 +126,7 @@ class Payer:
         if name is None:
             if any(settings.require for settings in configured):
                 raise LLMError("budget_denied", "calls need a budget here: send `budget`")
-            if not any(settings.default for settings in configured):
+            if not self._treasury.has_default:
                 return None
         await self._treasury.ready()
         return self._treasury.default() if name is None else self._treasury.named(name)
@@ -175,6 +176,11 @@ class _Attempt:
             return found
         self.hold = found
         return None
+
+    @property
+    def amounts(self) -> Packed:
+        """What it asks for, uncut."""
+        return pack_all(self._amounts(self._full))
 
     def held(self) -> Held:
         clamped = self._quote.bound.max_tokens if self._quote is not self._full else None

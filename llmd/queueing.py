@@ -11,8 +11,9 @@ from collections.abc import Callable
 import anyio
 
 from llmd.core.accounts import Account, Path, limited_units
-from llmd.core.amounts import Packed, greatest, touched
-from llmd.core.refusals import Refusal, refuse_closed
+from llmd.core.amounts import Packed, excess, greatest, touched
+from llmd.core.budget import Budget
+from llmd.core.refusals import Refusal, behind, refuse_closed
 from llmd.errors import LLMError
 
 
@@ -27,14 +28,19 @@ def needed(path: Path, amounts: Packed) -> Path:
 
 
 class Waiter:
-    """One that waits. `attempt` tries at once: None when it is done, or what stands in its way; it may raise."""
+    """One that waits. `attempt` tries at once: None when it is done, or what stands in its way; it may raise.
 
-    def __init__(self, number: int, path: Path, attempt: Callable[[], Refusal | None]) -> None:
+    needs  the accounts in which it would take room now
+    """
+
+    def __init__(self, number: int, needs: Callable[[], Path], attempt: Callable[[], Refusal | None]) -> None:
         self.number = number
-        self.path = path
+        self.needs = needs
+        self.budget: Budget = needs()[0].budget
         self.attempt = attempt
         self.over = anyio.Event()
         self.refusal: Refusal | None = None
+        self.refused: Refusal | None = None  # for the time being
         self.error: LLMError | None = None
         self.at: Account | None = None
 
@@ -47,20 +53,27 @@ class Queues:
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
-    async def wait(self, path: Path, attempt: Callable[[], Refusal | None], wait_s: float) -> Refusal | None:
+    async def wait(
+        self, needs: Callable[[], Path], attempt: Callable[[], Refusal | None], wait_s: float, amounts: Packed
+    ) -> Refusal | None:
         """None when an `attempt` has worked out; else what still stood in its way when the time was over.
 
-        path  the accounts that it needs, at least the one that it is made at
+        needs    tells the accounts in which it would take room, the one that it is made at first
+        amounts  what is attempted; who does not wait is not let in before those who do
 
         Raises what `attempt` raises.
         """
         number = next(self._numbers)
-        ahead = next((account for account in path if account in self._queues), None)
-        if ahead is None or not wait_s:
+        refusal: Refusal | None = None
+        ahead = next((account for account in needs() if account in self._queues), None) if self._queues else None
+        if ahead is None:
             if (refusal := attempt()) is None or not refusal.contended or not wait_s:
                 return refusal
             ahead = refusal.at
-        waiter = Waiter(number, path, attempt)
+        elif not wait_s and (first := self._queues[ahead][0].refused) is not None:
+            return behind(first, needs(), amounts)
+        waiter = Waiter(number, needs, attempt)
+        waiter.refused = refusal
         self._enter(waiter, ahead)
         try:
             with anyio.move_on_after(wait_s):
@@ -78,9 +91,11 @@ class Queues:
     def wake(self, path: Path) -> None:
         """There may be more room on this path."""
         if self._queues:
-            for account in path:
+            for number, account in enumerate(path, 1):
                 if account in self._queues:
                     self._serve(account)
+                if excess(account.floor, account.used):
+                    self._serve_guaranteed(account, path[number:])
 
     def refuse_closed(self) -> None:
         """Those whose budget is not open any more have nothing to wait for."""
@@ -88,7 +103,7 @@ class Queues:
             if waiter.over.is_set():  # served since, by one that has left before it
                 continue
             try:
-                refuse_closed(waiter.path[0].budget)
+                refuse_closed(waiter.budget)
             except LLMError as error:
                 waiter.error = error
                 self._leave(waiter)
@@ -104,9 +119,15 @@ class Queues:
             elif not self._try(waiter) and waiter.at is account:
                 return
 
+    def _serve_guaranteed(self, account: Account, above: Path) -> None:
+        """Those who wait further up, and for whom this account's guarantee can pay by now."""
+        for waiter in [waiter for at in above for waiter in self._queues.get(at, ())]:
+            if waiter.budget.is_within(account.budget) and waiter.at not in waiter.needs():
+                self._try(waiter)
+
     def _earlier(self, waiter: Waiter) -> Account | None:
         """Another account on its way where somebody waits who came before it."""
-        for account in waiter.path:
+        for account in waiter.needs():
             if account is not waiter.at and (queue := self._queues.get(account)) and queue[0].number < waiter.number:
                 return account
         return None
@@ -119,6 +140,7 @@ class Queues:
             waiter.error = error
         else:
             if refusal is not None and refusal.contended:
+                waiter.refused = refusal
                 if refusal.at is not waiter.at:
                     self._leave(waiter, wake=False)
                     self._enter(waiter, refusal.at)

@@ -87,7 +87,9 @@ class Replays:
         if (data := await self._found(key, wanted)) is not None:
             return msgspec.json.decode(data, type=_Told).completion()
         with self._run(key, wanted):
-            self._note(key, Answered(wanted, treasury.clock.now().wall_ms, call=ctx.request_id))
+            begun = treasury.clock.now().wall_ms
+            held = ask.budget is not None or treasury.has_default
+            self._note(key, Answered(wanted, begun, call=ctx.request_id, held=held))
             try:
                 await treasury.flusher.settled()
                 done = await run()
@@ -130,13 +132,12 @@ class Replays:
     def _note(self, key: str, answered: Answered) -> None:
         self._treasury.answers.keep(key, answered)
         self._treasury.ledger.changes.row(INDEX + key, msgspec.json.encode(answered))
+        self._treasury.forget(self._treasury.clock.now())
         self._treasury.flusher.changed()
 
     def _drop(self, key: str) -> None:
         self._treasury.flusher.changed()
-        if self._treasury.answers.drop(key):
-            self._treasury.ledger.changes.row(INDEX + key, None)
-            self._treasury.ledger.changes.row(ANSWER + key, None)
+        self._treasury.drop_answer(key)
 
 
 def _digest(value: object) -> str:

@@ -72,15 +72,18 @@ class Treasury:
         self.journal = journal
         self.flusher = Flusher(journal, self.ledger.changes.take)
         try:
-            recover(now, journal.rows, self.ledger, zone)
+            cut = recover(now, journal.rows, self.ledger, zone)
         except NotRecovered as error:
             raise StoreUnavailable(f"the ledger contradicts itself: {error}; `llmd ledger check` says more") from None
         known = [(key, msgspec.json.decode(data, type=Answered)) for key, data in journal.rows(INDEX)]
         for key, answered in sorted(known, key=lambda row: row[1].at_ms):
             self.answers.keep(key.removeprefix(INDEX), answered)
         for key, begun in self.answers.begun():
-            cut = [hold.amounts for hold in self.ledger.uncertain.values() if hold.call.request_id == begun.call]
-            data = msgspec.json.encode({"error": outcome_unknown(by_unit(sum(cut))).to_object()})
+            posted = [hold.amounts for hold in cut if hold.dispatched and hold.call.request_id == begun.call]
+            if begun.held and not posted:  # its bytes had not left
+                self.drop_answer(key)
+                continue
+            data = msgspec.json.encode({"error": outcome_unknown(by_unit(sum(posted))).to_object()})
             answered = Answered(begun.params, begun.at_ms, len(data))
             self.answers.keep(key, answered)
             self.ledger.changes.row(INDEX + key, msgspec.json.encode(answered))
@@ -175,7 +178,9 @@ class Treasury:
         for name, settings in configured.items():
             terms, known = _terms(settings), self.ledger.budgets.get(name)
             if known is None:
-                self.ledger.open(now, Budget(name, None, terms, None, zone(terms.zone)))
+                root = Budget(name, None, terms, None, zone(terms.zone))
+                root.since = self.journal.last
+                self.ledger.open(now, root)
             elif known.terms != terms or known.state != "open":
                 self.ledger.reopen(known)
                 self.ledger.set_terms(now, known, terms)
@@ -198,6 +203,11 @@ class Treasury:
         if budget.state == "closed":
             raise LLMError("budget_closed", "this budget is closed", budget=budget.id)
         return budget
+
+    @property
+    def has_default(self) -> bool:
+        """Whether there is a budget for what names none."""
+        return any(settings.default for settings in self.configured.values())
 
     def default(self) -> Budget | None:
         """The parent of what names no budget."""
@@ -248,13 +258,21 @@ class Treasury:
             why = "its lease has run out" if budget.doomed is None else "its connection has gone"
             log.info("budget %s closes: %s", budget.id, why)
             self.close_budget(now, budget, cancel=budget.doomed is not None)
-        self.ledger.forget(now)
-        for key in self.answers.forget(now.wall_ms):
-            self.ledger.changes.row(INDEX + key, None)
-            self.ledger.changes.row(ANSWER + key, None)
+        self.forget(now)
         self.after(now)
         if not self.leases and not self.ledger.holds:
             self._stirred = anyio.Event()
+
+    def forget(self, now: Now) -> None:
+        """Let go of what is too old, or too much."""
+        self.ledger.forget(now)
+        for key in self.answers.outdated(now.wall_ms):
+            self.drop_answer(key)
+
+    def drop_answer(self, key: str) -> None:
+        if self.answers.drop(key):
+            self.ledger.changes.row(INDEX + key, None)
+            self.ledger.changes.row(ANSWER + key, None)
 
     def _tell_finished(self, now: Now) -> None:
         finished, self.ledger.finished = self.ledger.finished, []
@@ -263,6 +281,7 @@ class Treasury:
                 closing.snapshot = snapshot(now, budget)
                 closing.closed.set()
             self.ledger.fold(budget)
+        self.forget(now)
         self.watchers.stir(budget.id for budget in finished)
 
     def _tell_passed(self) -> None:

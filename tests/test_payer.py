@@ -1,30 +1,15 @@
 """What a call takes from a budget: a hold before its bytes leave, what it has cost in the end, and its turn."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
-
-import anyio
 import msgspec
 import pytest
 
 from llmd.chat import Completion
 from llmd.dialects.base import Answer, Failure, Outcome
-from tests.support.stub import Caller, Stub, input_bound, used
-from tests.support.treasuries import Bank, bank, in_virtual_time, pass_time, settle_down
+from tests.support.stub import Stub, calling, input_bound, used
+from tests.support.treasuries import Bank, in_virtual_time, pass_time, settle_down
 
 BOUND = input_bound("x", 100)
 """Input tokens of a call for 100 tokens; its prompt is "x"."""
-
-
-@asynccontextmanager
-async def calling(
-    stub: Stub | None = None, configured: dict[str, Any] | None = None
-) -> AsyncIterator[tuple[Bank, Caller]]:
-    async with bank(configured=configured) as opened, anyio.create_task_group() as group:
-        yield opened, Caller(opened, group, stub)
-        group.cancel_scope.cancel()
-    assert opened.is_at_rest()
 
 
 def held(opened: Bank, handle: str) -> int:

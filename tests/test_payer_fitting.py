@@ -1,7 +1,5 @@
 """How long an answer a budget pays for, and what it pays for at all."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -11,21 +9,11 @@ import pytest
 from llmd.books import Allow
 from llmd.chat import Completion
 from llmd.errors import LLMError
-from tests.support.stub import Caller, Stub, input_bound, used
-from tests.support.treasuries import Bank, bank, in_virtual_time
+from tests.support.stub import Stub, calling, input_bound, used
+from tests.support.treasuries import Bank, in_virtual_time, settle_down
 
 BOUND = input_bound("x", 100)
 """Input tokens of a call for 100 tokens; its prompt is "x"."""
-
-
-@asynccontextmanager
-async def calling(
-    stub: Stub | None = None, configured: dict[str, Any] | None = None
-) -> AsyncIterator[tuple[Bank, Caller]]:
-    async with bank(configured=configured) as opened, anyio.create_task_group() as group:
-        yield opened, Caller(opened, group, stub)
-        group.cancel_scope.cancel()
-    assert opened.is_at_rest()
 
 
 def held(opened: Bank, handle: str) -> int:
@@ -99,6 +87,23 @@ async def test_a_call_is_cut_to_what_is_settled_and_waits_for_what_is_held() -> 
         assert second.end is None
         most = 1050 - input_bound("x", 1024)
         assert [one.max_tokens for one in caller.stub.sent] == [most, most - 100]
+
+
+@in_virtual_time
+async def test_a_bound_that_did_not_hold_makes_the_next_ones_larger_and_never_smaller_again() -> None:
+    async with calling() as (opened, caller):
+        handle = await opened.open(10**6)
+        first, second = anyio.Event(), anyio.Event()
+        for go in (first, second):
+            caller.stub.go = go
+            await caller.begin(handle, max_tokens=100)
+        for go, inputs in ((first, BOUND + 500), (second, BOUND + 10)):
+            caller.stub.outcome = used(inputs, 1)
+            go.set()
+            await settle_down()
+        caller.stub.go = anyio.Event()
+        await caller.begin(handle, max_tokens=100)
+        assert opened.get(handle).held.input_tokens == BOUND + 500
 
 
 @in_virtual_time

@@ -4,7 +4,6 @@ How many seeds run is the profile's: 60 by default, 1,000 in CI, 10,000 with --h
 it is tests/test_wish_http.py.
 """
 
-import os
 from functools import partial
 
 import pytest
@@ -16,8 +15,7 @@ from tests.support.treasuries import bank, pass_time
 from tests.support.wish import Pause, world
 
 SEEDS = {"quick": 60, "ci": 1_000, "deep": 10_000}
-PROFILE = settings.get_current_profile_name()
-COUNT = SEEDS.get("ci" if PROFILE == "quick" and os.environ.get("CI") else PROFILE, SEEDS["quick"])
+COUNT = SEEDS.get(settings.get_current_profile_name(), SEEDS["quick"])
 
 
 def agents(seed: int) -> int:

@@ -1,6 +1,6 @@
 """Which idempotency keys have been answered: their params, and how large the answers are, which are kept elsewhere."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from msgspec import Struct
 
@@ -16,12 +16,14 @@ class Answered(Struct, frozen=True, omit_defaults=True):
     """One key that has come. `params` is a hash of what was asked, `size` that of the answer in bytes.
 
     call  the request id of a call that has begun and has no answer yet
+    held  whether a hold tells if its bytes have left
     """
 
     params: str
     at_ms: int
     size: int = 0
     call: str | None = None
+    held: bool = False
 
 
 class Answers:
@@ -53,14 +55,16 @@ class Answers:
         self._bytes -= 0 if answered is None else answered.size
         return answered is not None
 
-    def forget(self, now_ms: int) -> Iterator[str]:
-        """Let go of what is too old or too much, and say which keys that is."""
-        for key, answered in list(self._answered.items()):
-            too_much = len(self._answered) > ANSWERS_MAX or self._bytes > ANSWER_BYTES_MAX
+    def outdated(self, now_ms: int) -> list[str]:
+        """The oldest keys: those that are too old or too much, to be dropped."""
+        count, size, found = len(self._answered), self._bytes, []
+        for key, answered in self._answered.items():
+            too_much = count > ANSWERS_MAX or size > ANSWER_BYTES_MAX
             if not too_much and answered.at_ms >= now_ms - KEPT_MS:
-                return
-            self.drop(key)
-            yield key
+                break
+            found.append(key)
+            count, size = count - 1, size - answered.size
+        return found
 
 
 def outcome_unknown(posted: Mapping[Unit, int]) -> LLMError:

@@ -38,6 +38,7 @@ class Budget:
     touched  when it or anything below it was last used, in seconds of the forward clock
     doomed   when it closes with cancel because its connection has gone
     due      when its lease is looked at next
+    since    the number of the journal's last entry when it was opened: nothing of it comes before
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Budget:
         "own_settled",
         "own_uncertain",
         "parent",
+        "since",
         "state",
         "terms",
         "touched",
@@ -82,6 +84,7 @@ class Budget:
         self.connection = False
         self.doomed: float | None = None
         self.due: float | None = None
+        self.since = 0
         self.touched = 0.0
         self.own_settled: Packed = 0
         self.own_uncertain: Packed = 0

@@ -119,6 +119,7 @@ def _budget_row(budget: Budget) -> BudgetRow:
         closed_ms=budget.closed_ms,
         connection=budget.connection,
         horizon_ms=budget.horizon_ms,
+        since=budget.since,
     )
 
 

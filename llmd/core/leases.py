@@ -68,4 +68,4 @@ class Leases:
 
 
 def _is_awaited(when: float, number: int, budget: Budget) -> bool:
-    return budget.state == "open" and budget.due == when
+    return budget.state != "closed" and budget.due == when and (budget.state == "open" or budget.doomed is not None)

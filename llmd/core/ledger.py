@@ -279,8 +279,11 @@ class Ledger:
 
     def undo(self, now: Now, budget: Budget, path: Path, amounts: Packed) -> None:
         """Take a charge back whose record was not written, so that nobody was told of it."""
-        self._post(budget, path, -amounts)
-        self.changes.entry(now, budget, "undo", amounts)
+        # Where its budget was folded meanwhile, it is part of one above; with a root it is gone altogether.
+        kept = next((above for above in budget.lineage() if self.budgets.get(above.id) is above), None)
+        if kept is not None:
+            self._post(kept, path, -amounts)
+            self.changes.entry(now, kept, "undo", amounts)
 
     # -- parts ----------------------------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ class BudgetRow(Struct, frozen=True, omit_defaults=True):
     closed_ms: int | None = None
     connection: bool = False
     horizon_ms: int = 0
+    since: int = 0
 
 
 class WindowRow(Struct, frozen=True):

@@ -24,8 +24,11 @@ class NotRecovered(Exception):
 
 def recover(
     now: Now, rows: Callable[[str], Iterable[tuple[str, bytes]]], ledger: Ledger, zones: Callable[[str], tzinfo]
-) -> None:
-    """Fill an empty `ledger` from `rows`, given by the beginning of their keys. Raises NotRecovered."""
+) -> list[Hold]:
+    """Fill an empty `ledger` from `rows`, given by the beginning of their keys.
+
+    Returns the holds that were open, whose calls were cut. Raises NotRecovered.
+    """
     try:
         found = [msgspec.json.decode(data, type=BudgetRow) for _, data in rows(BUDGET)]
         windows = [msgspec.json.decode(data, type=WindowRow) for _, data in rows(WINDOW)]
@@ -47,9 +50,11 @@ def recover(
     except KeyError as error:
         raise NotRecovered(f"a row of the ledger names the budget {error}, which has no row") from None
     # All are there before the first resolves: a budget ends with the last hold below it.
-    for hold in list(ledger.holds.values()):
+    cut = list(ledger.holds.values())
+    for hold in cut:
         ledger.expire(now, hold)
     ledger.finish(now)
+    return cut
 
 
 def _hang(now: Now, ledger: Ledger, rows: Iterable[BudgetRow], zones: Callable[[str], tzinfo]) -> None:
@@ -65,6 +70,7 @@ def _hang(now: Now, ledger: Ledger, rows: Iterable[BudgetRow], zones: Callable[[
             budget.closed_ms = row.closed_ms
             budget.connection = row.connection
             budget.horizon_ms = row.horizon_ms
+            budget.since = row.since
             budget.own_settled = pack_all(row.settled)
             budget.own_uncertain = pack_all(row.uncertain)
             budget.own_overrun = pack_all(row.overrun)

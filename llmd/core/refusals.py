@@ -84,6 +84,21 @@ def refusal(now: Now, budget: Budget, path: Path, amounts: Packed, firm_amounts:
     )
 
 
+def behind(first: Refusal, path: Path, amounts: Packed) -> Refusal:
+    """Why nothing is taken from what another waits for, who was refused like this."""
+    number = UNITS.index(first.limiting.unit)
+    return Refusal(
+        True,
+        path[0].budget.id,
+        first.at,
+        first.limiting,
+        lanes(amounts)[number],
+        0,
+        available(path, firm=True)[number],
+        first.retry_after_ms,
+    )
+
+
 def _has(units: Packed, number: int) -> bool:
     return bool(units >> number * LANE & (1 << LANE) - 1)
 

@@ -9,6 +9,7 @@ from llmd.clock import Now
 from llmd.core.accounts import available, limited_units
 from llmd.core.amounts import LANE, UNLIMITED, Packed, greatest, unpack
 from llmd.core.budget import Budget
+from llmd.errors import LLMError
 
 _NOTHING = Amounts()
 
@@ -40,7 +41,10 @@ def snapshot(now: Now, budget: Budget) -> Snapshot:
 
 
 def tree(now: Now, tops: Iterable[Budget], after: str | None, limit: int, *, deep: bool = True) -> Tree:
-    """At most `limit` of `tops` and, if `deep`, of all below them, depth first, from behind the id `after` on."""
+    """At most `limit` of `tops` and, if `deep`, of all below them, depth first, from behind the id `after` on.
+
+    Raises invalid_params if that one is not among them.
+    """
     waiting = list(tops)[::-1]
     found: list[Branch] = []
     branches: dict[str, Branch] = {}
@@ -60,6 +64,8 @@ def tree(now: Now, tops: Iterable[Budget], after: str | None, limit: int, *, dee
             last = budget.id
         if deep:
             waiting += list(budget.children.values())[::-1]
+    if skipping:
+        raise LLMError("invalid_params", "this cursor leads nowhere any more: begin again", path="cursor")
     return Tree(budgets=found, cursor=None)
 
 

@@ -58,6 +58,11 @@ class Journal(Protocol):
         """Why nothing can be written until somebody has looked at it, or None."""
         ...
 
+    @property
+    def last(self) -> int:
+        """The number of the last entry that was written, 0 if there is none."""
+        ...
+
     def rows(self, prefix: str) -> Iterable[tuple[str, bytes]]:
         """The rows whose key begins so, in the order of their keys. Before the first `write` only."""
         ...

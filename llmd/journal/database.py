@@ -67,7 +67,7 @@ class Database:
             connection.close()
             raise
         self._connection = connection
-        self._last: int = last or 0
+        self.last: int = last or 0
         self._read_oldest()
 
     def _read_oldest(self) -> None:
@@ -108,7 +108,7 @@ class Database:
 
     def write(self, batch: Batch) -> None:
         """All of the batch, or nothing. Raises WriteFailed, DurabilityLost."""
-        items = items_of(batch, self._last)
+        items = items_of(batch, self.last)
         try:
             if batch.entries:
                 items += self._pruning(batch.entries[-1].at_ms, PRUNED_MAX)
@@ -118,7 +118,7 @@ class Database:
         except BaseException:
             self._roll_back()
             raise
-        self._last += len(batch.entries)
+        self.last += len(batch.entries)
 
     def prune(self, now_ms: int) -> None:
         """Remove old entries, as many as may go at a start, where they can. Raises StoreUnavailable."""
@@ -136,7 +136,7 @@ class Database:
         if self._oldest is None or abs(now_ms - self._oldest[1]) <= KEPT_MS:
             return []
         # The latest stays: its number is the one from which they go on growing.
-        before = min(self._oldest[0] + most, self._last)
+        before = min(self._oldest[0] + most, self.last)
         self._oldest = None
         return [pruning(before, now_ms, KEPT_MS)]
 
@@ -168,10 +168,10 @@ class Database:
                 written = self._has(batch)
             except sqlite3.Error as broken:
                 log.warning("the ledger %s is opened again: %s", self._name, reason_of(broken))
-                last = self._last
+                last = self.last
                 self._connection.close()
                 self._open()
-                self._last = last
+                self.last = last
                 written = self._has(batch)
         except (sqlite3.Error, StoreUnavailable) as broken:
             raise DurabilityLost(f"{reason_of(error)}, and then {broken}") from None
@@ -181,7 +181,7 @@ class Database:
     def _has(self, batch: Batch) -> bool:
         if batch.entries:
             (last,) = self._connection.execute("SELECT max(seq) FROM entries").fetchone()
-            return bool(last == self._last + len(batch.entries))
+            return bool(last == self.last + len(batch.entries))
         found = "SELECT value FROM rows WHERE key = ?"
         return all(
             self._connection.execute(found, (key.encode(),)).fetchone() == (None if value is None else (value,))

@@ -23,6 +23,10 @@ class MemoryJournal:
     def read_only(self) -> str | None:
         return None
 
+    @property
+    def last(self) -> int:
+        return self._number
+
     def rows(self, prefix: str) -> Iterable[tuple[str, bytes]]:
         return sorted((key, value) for key, value in self._rows.items() if key.startswith(prefix))
 

@@ -124,6 +124,10 @@ class SqliteJournal:
     def read_only(self) -> str | None:
         return self._read_only
 
+    @property
+    def last(self) -> int:
+        return self._database.last
+
     def rows(self, prefix: str) -> Iterable[tuple[str, bytes]]:
         """As in Journal; blocks. Raises StoreUnavailable."""
         self._check()

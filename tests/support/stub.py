@@ -1,6 +1,7 @@
 """A provider in the test's own process that answers when and what the test says, and remembers what it was sent."""
 
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import Any
 
 import anyio
@@ -13,7 +14,7 @@ from llmd.dialects.base import Answer, Emit, HttpCall, Outcome
 from llmd.errors import LLMError
 from llmd.executor import Executor
 from tests.support.metered import metered_upstreams
-from tests.support.treasuries import Bank, context, settle_down
+from tests.support.treasuries import Bank, bank, context, settle_down
 
 OVERHEAD = 8  # of the row that metered_upstreams makes
 
@@ -103,3 +104,14 @@ class Caller:
         go, self.stub.go = self.stub.go, anyio.Event()
         go.set()
         await settle_down()
+
+
+@asynccontextmanager
+async def calling(
+    stub: Stub | None = None, configured: dict[str, Any] | None = None
+) -> AsyncIterator[tuple[Bank, Caller]]:
+    """A bank, and who calls under its budgets; behind it nothing is held and nobody waits."""
+    async with bank(configured=configured) as opened, anyio.create_task_group() as group:
+        yield opened, Caller(opened, group, stub)
+        group.cancel_scope.cancel()
+    assert opened.is_at_rest()

@@ -8,7 +8,7 @@ from anyio.abc import TaskGroup
 
 from llmd.books import Unit
 from llmd.clock import Now
-from llmd.core.accounts import fits
+from llmd.core.accounts import Path, fits
 from llmd.core.amounts import pack
 from llmd.core.budget import Budget, Terms
 from llmd.core.holds import Call, Hold
@@ -43,11 +43,13 @@ class Wait:
         self.held = found
         return None
 
+    def needs(self) -> Path:
+        return needed(self.budget.path(NOW), self.amounts)
+
     async def run(self, wait_s: float) -> None:
-        path = needed(self.budget.path(NOW), self.amounts)
         with self.scope:
             try:
-                self.refusal = await self.line.queues.wait(path, self.attempt, wait_s)
+                self.refusal = await self.line.queues.wait(self.needs, self.attempt, wait_s, self.amounts)
             except LLMError as error:
                 self.error = error
         self.over = True
@@ -113,7 +115,6 @@ def check(made: Line, waiting: list[Wait]) -> None:
     """Of those who wait, in order of arrival: nobody whom no other one precedes has room."""
     assert len(made.queues) == len(waiting)
     for number, wait in enumerate(waiting):
-        path = needed(wait.budget.path(NOW), wait.amounts)
-        ahead = [account for other in waiting[:number] for account in needed(other.budget.path(NOW), other.amounts)]
-        if not set(map(id, ahead)) & set(map(id, path)):
+        ahead = {account for other in waiting[:number] for account in other.needs()}
+        if not ahead & set(wait.needs()):
             assert not fits(wait.budget.path(NOW), wait.amounts), "nobody is ahead, and there is room"
