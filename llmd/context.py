@@ -38,6 +38,11 @@ class Connection(Protocol):
         """Whether there was such a watch."""
         ...
 
+    @property
+    def ended(self) -> bool:
+        """Whether a call that is cancelled lost its caller, who may come back, and was not called off."""
+        ...
+
     def at_end(self, callback: Callable[[], None]) -> None:
         """Call this when the connection has ended."""
         ...

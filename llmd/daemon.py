@@ -84,7 +84,7 @@ class Daemon:
         settings = self._config.settings
         self._store = Store(settings.ledger, paths.ledger_file(env), options.socket)
         self._treasury = Treasury(Clock(asyncio.get_running_loop().time), settings.budgets, settings.limits.budgets)
-        replays = Replays(self._treasury)
+        self._replays = replays = Replays(self._treasury)
         payer = Payer(self._treasury, lambda: self._config.settings.ledger.default_max_tokens)
         executor = Executor(lambda: self._upstreams, payer)
         service = Service(
@@ -248,6 +248,7 @@ class Daemon:
         """Let what is in flight finish, within `drain_ms`; new calls on old connections are told `shutting_down`."""
         with self._draining:
             await self._hub.idle()
+            await self._replays.idle()
 
     async def _say_goodbye(self) -> None:
         """Cancel what has not finished, and let the answers out."""

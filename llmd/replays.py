@@ -7,6 +7,7 @@ both or neither; and only answers that stand for something in the ledger are kep
 import hashlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -43,9 +44,23 @@ class _Told(Struct, frozen=True, omit_defaults=True):
 
 
 class _Running:
+    """One that has begun, and how many wait for it."""
+
     def __init__(self, params: str) -> None:
         self.params = params
         self.done = anyio.Event()
+        self.scope = anyio.CancelScope()
+        self.callers = 0
+        self.done_with: Completion | None = None
+        self.error: Exception | None = None
+
+    def completion(self) -> Completion:
+        """Raises what it has ended with; called off by another, or by the daemon's end, it is cancelled."""
+        if self.error is not None:
+            raise self.error
+        if self.done_with is None:
+            raise LLMError("cancelled", "the call was cancelled", reason="shutting_down")
+        return self.done_with
 
 
 class Replays:
@@ -54,6 +69,7 @@ class Replays:
     def __init__(self, treasury: Treasury) -> None:
         self._treasury = treasury
         self._running: dict[str, _Running] = {}
+        self._idle = anyio.Event()
 
     async def once(
         self, scope: tuple[Any, ...], params: Struct, run: Callable[[Keep], Awaitable[T]], kind: type[T]
@@ -77,39 +93,75 @@ class Replays:
     async def execute(self, ask: Ask, ctx: Context, run: Callable[[], Awaitable[Completion]]) -> Completion:
         """The completion of `run`, or the one that this key has had already: then it is `replayed`.
 
-        A call that may have cost something is not made again: its error is kept, or `outcome_unknown` where it was cut.
+        The call is nobody's own: it outlives a caller whose connection was lost, and ends when the last one calls it
+        off. It is not made again if it may have cost something: its error is kept, or `outcome_unknown` where it was
+        cut. Raises deadline_exceeded of this caller's own.
         """
-        treasury = self._treasury
-        await treasury.ready()
-        treasury.check()
-        key = _digest((ctx.peer.uid, "execute", ask.budget, ask.idempotency_key))
-        wanted = _digest(replace(ask, stream=None, timeout_ms=1, wait_ms=None, metadata={}))
-        if (data := await self._found(key, wanted)) is not None:
-            return msgspec.json.decode(data, type=_Told).completion()
-        with self._run(key, wanted):
-            begun = treasury.clock.now().wall_ms
-            held = ask.budget is not None or treasury.has_default
-            self._note(key, Answered(wanted, begun, call=ctx.request_id, held=held))
-            try:
-                await treasury.flusher.settled()
-                done = await run()
-            except BaseException as error:
-                if not ctx.posted:
-                    self._drop(key)
-                else:
-                    cut = outcome_unknown(by_unit(sum(map(pack_all, ctx.posted))))
-                    kept = error if isinstance(error, LLMError) else cut
-                    self._keep(key, wanted, _Told(error=kept.to_object()))
-                raise
-            self._keep(key, wanted, _Told(ok=done))
-            return done
+        with anyio.CancelScope(deadline=ctx.received + ask.timeout_ms / 1000):
+            treasury = self._treasury
+            await treasury.at_work()
+            treasury.check()
+            key = _digest((ctx.peer.uid, "execute", ask.budget, ask.idempotency_key))
+            wanted = _digest(replace(ask, stream=None, timeout_ms=1, wait_ms=None, metadata={}))
+            if (data := await self._found(key, wanted, ctx)) is not None:
+                return msgspec.json.decode(data, type=_Told).completion()
+            call = self._running[key] = _Running(wanted)
+            treasury.spawn(partial(self._make, key, call, ask, ctx, run))
+            await self._join(call, ctx)
+            return call.completion()
+        elapsed_ms = round((anyio.current_time() - ctx.received) * 1000)
+        raise LLMError("deadline_exceeded", f"no answer within {elapsed_ms} ms", elapsed_ms=elapsed_ms)
 
-    async def _found(self, key: str, params: str) -> bytes | None:
+    async def _make(
+        self, key: str, call: "_Running", ask: Ask, ctx: Context, run: Callable[[], Awaitable[Completion]]
+    ) -> None:
+        """Make the call, and keep how it ended."""
+        now = self._treasury.clock.now().wall_ms
+        held = ask.budget is not None or self._treasury.has_default
+        self._note(key, Answered(call.params, now, call=ctx.request_id, held=held))
+        try:
+            with call.scope:
+                await self._treasury.flusher.settled()
+                call.done_with = await run()
+        except Exception as error:
+            call.error = error
+        finally:
+            kept = _Told(ok=call.done_with) if call.done_with is not None else None
+            if kept is None and ctx.posted:
+                cut = call.error is None or getattr(call.error, "kind", "deadline_exceeded") == "deadline_exceeded"
+                told = outcome_unknown(by_unit(sum(map(pack_all, ctx.posted)))) if cut else call.error
+                kept = _Told(error=told.to_object()) if isinstance(told, LLMError) else None
+            if kept is None:
+                self._drop(key)
+            else:
+                self._keep(key, call.params, kept)
+            del self._running[key]
+            call.done.set()
+            if not self._running:
+                self._idle.set()
+
+    async def _join(self, call: "_Running", ctx: Context) -> None:
+        """Wait for its end; who goes on purpose and leaves nobody behind calls it off."""
+        call.callers += 1
+        try:
+            await call.done.wait()
+        finally:
+            call.callers -= 1
+            if not call.callers and not ctx.connection.ended:
+                call.scope.cancel()
+
+    async def idle(self) -> None:
+        """Wait until no call with a key is running."""
+        while self._running:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+
+    async def _found(self, key: str, params: str, ctx: Context | None = None) -> bytes | None:
         """What this key was answered with; one that still runs is waited for."""
         while (running := self._running.get(key)) is not None:
             if running.params != params:
                 raise conflict()
-            await running.done.wait()
+            await (running.done.wait() if ctx is None else self._join(running, ctx))
         if not self._treasury.answers.is_answered(key, params):
             return None
         await self._treasury.flusher.flushed()

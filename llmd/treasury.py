@@ -5,10 +5,12 @@ and tells everybody whom it concerns. What the operations are, is known to `budg
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
 
 import anyio
 import msgspec
+from anyio.abc import TaskGroup
 
 from llmd.books import Snapshot
 from llmd.clock import Clock, Now
@@ -60,9 +62,11 @@ class Treasury:
         self.watchers = Watchers()
         self._opened = anyio.Event()
         self._stirred = anyio.Event()
+        self._at_work = anyio.Event()
         self._secret = b""
         self.journal: Journal
         self.flusher: Flusher
+        self._group: TaskGroup
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -102,8 +106,9 @@ class Treasury:
     async def run(self) -> None:
         """Write what changes, and end what ends by itself, until cancelled. Raises DurabilityLost."""
         await self._opened.wait()
-        async with anyio.create_task_group() as group:
-            group.start_soon(self.flusher.run)
+        async with anyio.create_task_group() as self._group:
+            self._group.start_soon(self.flusher.run)
+            self._at_work.set()
             while True:
                 await self._stirred.wait()
                 await anyio.sleep(SWEEP_S)
@@ -118,6 +123,14 @@ class Treasury:
     def has_opened_budgets(self) -> bool:
         """Whether there are budgets that no configuration would bring back."""
         return any(not budget.terms.configured for budget in self.ledger.budgets.values())
+
+    async def at_work(self) -> None:
+        """Wait until it is open and runs."""
+        await self._at_work.wait()
+
+    def spawn(self, run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run this beside all else, until it returns or the daemon ends; it raises nothing."""
+        self._group.start_soon(run)
 
     async def close(self) -> None:
         """Write what is left and give the journal up, if it was opened."""

@@ -4,7 +4,6 @@ from typing import Any
 
 import anyio
 import msgspec
-import pytest
 
 from llmd.chat import Ask, Completion
 from llmd.dialects.base import Failure
@@ -13,6 +12,7 @@ from llmd.replays import Replays
 from tests.support.stub import Caller, Stub, used
 from tests.support.treasuries import (
     Bank,
+    Line,
     ScriptedJournal,
     bank,
     context,
@@ -31,11 +31,12 @@ class Calls:
     def __init__(self, opened: Bank, caller: Caller) -> None:
         self.replays = Replays(opened.treasury)
         self.caller = caller
+        self.lost = False  # whether who goes has lost its connection
 
     async def __call__(self, budget: str | None, key: str = "k", request_id: str = "r1", **params: Any) -> Completion:
         asked = {"prompt": "x", "max_tokens": 100, "budget": budget, "idempotency_key": key, **params}
         ask = msgspec.convert(asked, Ask)
-        ctx = context(request_id=request_id)
+        ctx = context(Line(ended=self.lost), request_id=request_id)
         return await self.replays.execute(ask, ctx, lambda: self.caller.executor.execute(ask, ctx))
 
 
@@ -114,9 +115,9 @@ async def test_a_call_that_was_cancelled_after_it_was_sent_has_an_unknown_outcom
             group.start_soon(_cancel_soon, scope)
             await calls(handle)
         assert scope.cancelled_caught
-        posted = opened.tokens(handle)[0]
         with refused("outcome_unknown") as caught:
             await calls(handle)
+        posted = opened.tokens(handle)[0]
         assert caught.value.data["posted"]["total_tokens"] == posted > 100
         assert len(caller.stub.sent) == 1
 
@@ -126,9 +127,8 @@ async def _cancel_soon(scope: anyio.CancelScope) -> None:
     scope.cancel()
 
 
-@in_virtual_time
-@pytest.mark.parametrize("sent", [True, False])
-async def test_a_call_that_a_crash_cut_has_an_unknown_outcome_and_tells_what_was_posted(sent: bool) -> None:
+async def cut_by_a_crash(*, sent: bool) -> tuple[dict[str, bytes], str]:
+    """What the journal has of a call with the key "k", and the handle of its budget."""
     async with bank() as first, anyio.create_task_group() as group:
         handle = await first.open(4000)
         caller = Caller(first, group, Stub(places=1))
@@ -138,13 +138,28 @@ async def test_a_call_that_a_crash_cut_has_an_unknown_outcome_and_tells_what_was
         await pass_time(1)
         image = first.journal.image()
         group.cancel_scope.cancel()
+    return image, handle
+
+
+@in_virtual_time
+async def test_a_call_that_a_crash_cut_before_it_was_sent_may_be_made() -> None:
+    image, handle = await cut_by_a_crash(sent=False)
+    async with bank(ScriptedJournal(image)) as second, anyio.create_task_group() as group:
+        stub = Stub(used(3, 4))
+        stub.go.set()
+        assert not (await Calls(second, Caller(second, group, stub))(handle)).replayed
+        assert len(stub.sent) == 1
+
+
+@in_virtual_time
+async def test_a_call_that_a_crash_cut_has_an_unknown_outcome_and_tells_what_was_posted() -> None:
+    image, handle = await cut_by_a_crash(sent=True)
     for _ in range(2):
         async with bank(ScriptedJournal(image)) as second, anyio.create_task_group() as group:
             caller = Caller(second, group)
             with refused("outcome_unknown") as caught:
                 await Calls(second, caller)(handle)
-            posted = caught.value.data["posted"]
-            assert posted.get("total_tokens", 0) == (second.tokens(handle)[0] if sent else 0)
+            assert caught.value.data["posted"]["total_tokens"] == second.tokens(handle)[0] > 100
             assert caller.stub.sent == []
             await pass_time(1)
             image = second.journal.image()
@@ -169,3 +184,54 @@ async def test_a_key_whose_answer_is_being_written_is_answered_the_same() -> Non
         opened.journal.go.set()
         await settle_down()
         assert [one.text for one in done] == [first.text]
+
+
+@in_virtual_time
+async def test_a_call_outlives_a_caller_that_was_lost_and_the_retry_gets_its_answer() -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        handle = await opened.open(4000)
+        stub = Stub(used(3, 4))
+        calls = Calls(opened, Caller(opened, group, stub))
+        with anyio.CancelScope() as lost:
+            calls.lost = True
+            group.start_soon(_cancel_soon, lost)
+            await calls(handle)
+        assert lost.cancelled_caught
+        stub.go.set()
+        assert (await calls(handle)).replayed
+        assert len(stub.sent) == 1
+        assert opened.tokens(handle) == (7, 0)
+
+
+@in_virtual_time
+async def test_one_who_joined_keeps_the_call_that_the_first_one_has_called_off() -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        handle = await opened.open(4000)
+        stub = Stub(used(3, 4))
+        calls = Calls(opened, Caller(opened, group, stub))
+        answers: list[Completion] = []
+
+        async def join() -> None:
+            answers.append(await calls(handle))
+
+        with anyio.CancelScope() as scope:
+            group.start_soon(join)
+            group.start_soon(_cancel_soon, scope)
+            await calls(handle)
+        stub.go.set()
+        await pass_time(1)
+        assert len(answers) == len(stub.sent) == 1
+
+
+@in_virtual_time
+async def test_who_joins_waits_no_longer_than_it_has_said() -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        handle = await opened.open(4000)
+        stub = Stub(used(3, 4))
+        calls = Calls(opened, Caller(opened, group, stub))
+        group.start_soon(calls, handle)
+        await settle_down()
+        with refused("deadline_exceeded"):
+            await calls(handle, timeout_ms=50)
+        stub.go.set()
+        assert (await calls(handle)).replayed

@@ -75,6 +75,8 @@ class Output:
     def discard(self) -> None:
         """Nobody will write what waits."""
         self._chunks.clear()
+        self._size = 0
+        self._drained.set()
 
     def is_full(self) -> bool:
         """Whether more than `high_water` bytes wait, even after what could be written at once."""

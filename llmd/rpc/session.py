@@ -99,6 +99,7 @@ class Session:
         self._tokens: set[str] = set()
         self._watches: dict[str, anyio.CancelScope] = {}
         self._at_end: list[Callable[[], None]] = []
+        self.ended = False
         self._closing = False  # read no more; `_faulted` where the peer may still be sending
         self._faulted = False
         self._idle = anyio.Event()
@@ -125,6 +126,7 @@ class Session:
                 self._group.cancel_scope.cancel()
         finally:
             hub.leave(self)
+            self.ended = True
             for callback in self._at_end:
                 callback()
             self._count_input(0)
@@ -335,6 +337,8 @@ class Session:
 
         async def emit(delta: Delta) -> None:
             await self._output.room()
+            if self.ended:  # a call with a key goes on, and nobody reads
+                return
             params = DeltaParams(token, next(numbers), UNSET, delta.text, delta.reasoning, delta.tool_call)
             self._send(jsonrpc.render_notification("llmd.delta", params))
 

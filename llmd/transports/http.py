@@ -9,7 +9,7 @@ import itertools
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager, suppress
 from typing import TypeVar
 
 import anyio
@@ -61,6 +61,10 @@ class _NoConnection:
 
     def unwatch(self, token: str) -> bool:
         return False
+
+    @property
+    def ended(self) -> bool:
+        return True  # nobody can call off a request but by going away
 
     def at_end(self, callback: Callable[[], None]) -> None:
         raise LLMError("invalid_params", "over HTTP a connection is no more than a call", path="scope")
@@ -248,7 +252,8 @@ class _App:
 
         async def emit(delta: Delta) -> None:
             params = DeltaParams(STREAM_TOKEN, next(numbers), UNSET, delta.text, delta.reasoning, delta.tool_call)
-            await send.send(event("delta", msgspec.json.encode(params)))
+            with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # nobody listens any more
+                await send.send(event("delta", msgspec.json.encode(params)))
 
         async def run() -> None:
             async with send:

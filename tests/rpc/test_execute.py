@@ -121,3 +121,23 @@ def test_an_answer_is_kept_across_a_restart(tmp_path: Path) -> None:
     with running_daemon(tmp_path, config=CONFIG) as daemon, daemon.wire() as wire:
         again = Caller(wire)("execute", model="echo/echo", prompt="p", idempotency_key="k")
     assert again == {**first, "replayed": True}
+
+
+def test_a_lost_connection_does_not_cut_a_call_with_a_key_and_its_retry_is_not_paid_again(tmp_path: Path) -> None:
+    params: dict[str, Any] = {"model": "slow/echo", "prompt": "one two", "idempotency_key": "k", "max_tokens": 9}
+    with running_daemon(tmp_path, config=CONFIG) as daemon, daemon.wire() as wire:
+        caller = Caller(wire)
+        budget = caller.open(total=4000)["budget"]
+        with daemon.wire() as lost:
+            send(lost, 1, budget=budget, stream="s", **params)
+            until_sent(caller, budget)
+        done = caller("execute", budget=budget, **params)
+        assert (done["replayed"], done["text"]) == (True, "one two")
+        assert caller("budget.get", budget=budget)["settled"]["requests"] == 1
+        # Without a key, the same is aborted, and posted at its bound.
+        with daemon.wire() as lost:
+            send(lost, 1, budget=budget, model="stuck/echo", prompt="p", max_tokens=9)
+            until_sent(caller, budget)
+        while caller("budget.get", budget=budget)["held"]["requests"]:
+            pass
+        assert caller("budget.get", budget=budget)["uncertain"]["requests"] == 1

@@ -87,6 +87,8 @@ class NoConnection:
     def unwatch(self, token: str) -> bool:
         raise AssertionError("the executor watches nothing")
 
+    ended = False
+
     def at_end(self, callback: Any) -> None:
         raise AssertionError("the executor waits for no end")
 

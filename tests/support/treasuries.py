@@ -116,7 +116,8 @@ class ScriptedJournal(MemoryJournal):
 class Line:
     """A connection: what runs on it is run by the test, in `group`; `end` is its end."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, ended: bool = False) -> None:
+        self.ended = ended
         self.told: list[tuple[str, msgspec.Struct]] = []
         self.watches: dict[str, Callable[[Notify], Awaitable[None]]] = {}
         self._ends: list[Callable[[], None]] = []
