@@ -88,6 +88,10 @@ class Queues:
             raise waiter.error
         return waiter.refusal
 
+    def budgets(self) -> set[Budget]:
+        """The budgets that somebody waits in."""
+        return {waiter.budget for queue in self._queues.values() for waiter in queue}
+
     def wake(self, path: Path) -> None:
         """There may be more room on this path."""
         if self._queues:

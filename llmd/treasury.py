@@ -267,6 +267,8 @@ class Treasury:
                 log.error("a hold of %s outlived its call (%s): it expires", hold.budget.id, hold.call.request_id)
                 self.ledger.expire(now, hold)
                 self.after(now, hold.path)
+        for budget in self.queues.budgets():  # who waits, uses it
+            self.ledger.touch(now, budget)
         for budget in self.leases.due(now):
             why = "its lease has run out" if budget.doomed is None else "its connection has gone"
             log.info("budget %s closes: %s", budget.id, why)

@@ -422,7 +422,9 @@ def _arguments(text: str) -> dict[str, Any] | None:
 
 
 def _usage(usage: _Usage) -> Usage | None:
-    """Usage in llmd's arithmetic; None where the provider sent zeros for a call that it served."""
+    """Usage in llmd's arithmetic; None where the provider told half of it, or zeros for a call that it served."""
+    if min(-1 if count is None else count for count in (usage.prompt_tokens, usage.completion_tokens)) < 0:
+        return None
     asked, answered = _amount(usage.prompt_tokens), _amount(usage.completion_tokens)
     if asked + answered == 0:
         return None

@@ -169,11 +169,17 @@ def test_usage_is_found_wherever_a_copy_puts_it(last: list[bytes]) -> None:
             Usage(input_tokens=10, output_tokens=5, total_tokens=15, cache_read_tokens=7),
         ),
         (
-            {"prompt_tokens": -3, "completion_tokens": 10**30, "prompt_tokens_details": {"cached_tokens": -1}},
-            Usage(input_tokens=0, output_tokens=AMOUNT_MAX, total_tokens=AMOUNT_MAX),
+            {"prompt_tokens": 3, "completion_tokens": 10**30, "prompt_tokens_details": {"cached_tokens": -1}},
+            Usage(input_tokens=3, output_tokens=AMOUNT_MAX, total_tokens=AMOUNT_MAX),
         ),
+        ({"prompt_tokens": 3}, None),
+        ({"prompt_tokens": 3, "completion_tokens": -1}, None),
+        ({"prompt_tokens": -3, "completion_tokens": 5}, None),
     ],
-    ids=["none", "zeros", "cached", "reasoning inside", "reasoning beside", "cache hits", "nonsense"],
+    ids=[
+        *("none", "zeros", "cached", "reasoning inside", "reasoning beside", "cache hits", "nonsense"),
+        *("half of it", "a negative answer", "a negative question"),
+    ],
 )
 def test_usage_arithmetic(said: dict[str, Any] | None, usage: Usage | None) -> None:
     assert answer(whole({"content": "x"}, usage=said)).usage == usage
