@@ -22,7 +22,7 @@ import anyio.to_thread
 from anyio.abc import SocketListener, TaskStatus
 from msgspec import Struct
 
-from llmd import config, paths, tokens
+from llmd import config, paths, roots, tokens
 from llmd.budget_operations import BudgetOperations
 from llmd.clock import Clock
 from llmd.config import Config
@@ -179,7 +179,7 @@ class Daemon:
         """Calls in flight go on with what they began with; listeners and the store stay until a restart."""
         try:
             loaded = await anyio.to_thread.run_sync(config.load, self._env, self._options.config)
-            if problems := self._treasury.check_configured(loaded.settings.budgets):
+            if problems := roots.problems(self._treasury.ledger.budgets, loaded.settings.budgets):
                 raise ConfigError(problems)
         except ConfigError as error:
             log.error("configuration not reloaded: %s", "; ".join(error.problems))

@@ -17,7 +17,7 @@ from llmd.clock import Clock, Now
 from llmd.core.accounts import Path
 from llmd.core.amounts import by_unit
 from llmd.core.answers import Answered, Answers, outcome_unknown
-from llmd.core.budget import Budget, Terms
+from llmd.core.budget import Budget
 from llmd.core.leases import Leases
 from llmd.core.ledger import Ledger
 from llmd.core.recovery import NotRecovered, recover
@@ -27,6 +27,7 @@ from llmd.flushing import Flusher, unavailable
 from llmd.handles import PREFIX, handle_of, hash_of, new_secret
 from llmd.journal import Journal, StoreUnavailable
 from llmd.queueing import Queues
+from llmd.roots import counts_otherwise, terms_of
 from llmd.settings import BudgetSettings
 from llmd.watching import Watchers
 from llmd.zones import zone
@@ -159,16 +160,6 @@ class Treasury:
         self.check_opened()
         self.flusher.check()
 
-    # -- configured roots -----------------------------------------------------------------------------------------
-
-    def check_configured(self, configured: Mapping[str, BudgetSettings]) -> list[str]:
-        """What of this configuration cannot be had while the daemon runs."""
-        return [
-            f"budgets.{name}.window: a budget keeps its window while the daemon runs: restart it, or use another name"
-            for name, settings in configured.items()
-            if (budget := self.ledger.budgets.get(name)) is not None and _counts_otherwise(budget.terms, settings)
-        ]
-
     def configure(self, configured: Mapping[str, BudgetSettings], *, opening: bool = False) -> None:
         """Make the roots what the configuration says; those that it has no more drain."""
         now = self.clock.now()
@@ -182,14 +173,14 @@ class Treasury:
             if settings is None and budget.state == "open":
                 log.info("budget %s is configured no more: it drains", budget.id)
                 self.close_budget(now, budget, cancel=False)
-            elif settings is not None and _counts_otherwise(budget.terms, settings):
+            elif settings is not None and counts_otherwise(budget.terms, settings):
                 # What was counted by the day says nothing of the month.
                 subtree = budget.subtree()
                 self.close_budget(now, budget, cancel=False)
                 for below in reversed([below for below in subtree if below.id in self.ledger.budgets]):
                     self.ledger.fold(below, uncertain_too=True)
         for name, settings in configured.items():
-            terms, known = _terms(settings), self.ledger.budgets.get(name)
+            terms, known = terms_of(settings), self.ledger.budgets.get(name)
             if known is None:
                 root = Budget(name, None, terms, None, zone(terms.zone))
                 root.since = self.journal.last
@@ -306,19 +297,3 @@ class Treasury:
                 log.info("budget %s: a call has cost more %s than it held", event.budget, event.unit)
             else:
                 log.info("budget %s: %d %% of its %s are spent", event.budget, event.percent, event.unit)
-
-
-def _terms(settings: BudgetSettings) -> Terms:
-    return Terms(
-        limits=settings.limits.by_unit(),
-        window=settings.window,
-        zone=settings.timezone,
-        label=settings.label,
-        enforcement=settings.enforcement,
-        allow=settings.allow,
-        configured=True,
-    )
-
-
-def _counts_otherwise(terms: Terms, settings: BudgetSettings) -> bool:
-    return (terms.window, terms.zone) != (settings.window, settings.timezone)

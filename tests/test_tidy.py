@@ -43,6 +43,7 @@ LAYERS = [
     "llmd.queueing",
     "llmd.flushing",
     "llmd.stores",
+    "llmd.roots",
     "llmd.treasury",
     "llmd.payer",
     "llmd.replays",

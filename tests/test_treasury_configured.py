@@ -4,6 +4,7 @@ from typing import Any
 
 import anyio
 
+from llmd.roots import problems
 from tests.support.stub import Caller, Stub, used
 from tests.support.treasuries import (
     ScriptedJournal,
@@ -115,10 +116,10 @@ async def test_another_window_takes_a_restart_and_then_counts_anew() -> None:
     async with bank(configured=daily(100, window="day")) as first:
         below = await first.open(50, parent="daily")
         await first.charge(below, 40)
-        assert first.treasury.check_configured(settings(daily(100, window="day"))) == []
-        problems = first.treasury.check_configured(settings(daily(100, window="month")))
-        assert len(problems) == 1
-        assert problems[0].startswith("budgets.daily.window")
+        assert problems(first.treasury.ledger.budgets, settings(daily(100, window="day"))) == []
+        found = problems(first.treasury.ledger.budgets, settings(daily(100, window="month")))
+        assert len(found) == 1
+        assert found[0].startswith("budgets.daily.window")
         image = first.journal.image()
     async with bank(ScriptedJournal(image), daily(100, window="month")) as second:
         assert second.tokens("daily") == (0, 0)
