@@ -1,6 +1,6 @@
 """The wish: any number of agents, calls, retries and crashes below a budget, and it is never overspent.
 
-How many seeds run is the profile's: 60 by default, 1,000 in CI, 10,000 with --hypothesis-profile=deep. Over real HTTP
+How many seeds run is the profile's: 24 by default, 1,000 in CI, 10,000 with --hypothesis-profile=deep. Over real HTTP
 it is tests/test_wish_http.py.
 """
 
@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from tests.support.treasuries import bank, pass_time
 from tests.support.wish import Pause, world
 
-SEEDS = {"quick": 60, "ci": 1_000, "deep": 10_000}
+SEEDS = {"quick": 24, "ci": 1_000, "deep": 10_000}
 COUNT = SEEDS.get(settings.get_current_profile_name(), SEEDS["quick"])
 
 
