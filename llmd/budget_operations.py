@@ -79,10 +79,10 @@ class BudgetOperations:
 
     async def charge(self, params: ChargeParams, ctx: Context) -> Snapshot:
         treasury = await self._writable()
-        budget = treasury.named(params.budget)
         amounts = pack(params.amounts.by_unit())
 
         async def run(keep: Keep) -> Snapshot:
+            budget = treasury.named(params.budget)
             told: list[Snapshot] = []
             charged: list[Path] = []
 
@@ -111,7 +111,8 @@ class BudgetOperations:
                 raise
             return told[0]
 
-        scope = (ctx.peer.uid, "budget.charge", budget.id, params.idempotency_key)
+        # By its handle: what was charged is still told when the budget has closed since.
+        scope = (ctx.peer.uid, "budget.charge", params.budget, params.idempotency_key)
         return await self._replays.once(scope, replace(params, wait_ms=0), run, Snapshot)
 
     async def resize(self, params: ResizeParams) -> Snapshot:

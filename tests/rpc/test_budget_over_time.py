@@ -79,6 +79,8 @@ def test_a_key_opens_one_budget_and_charges_once_across_a_restart(tmp_path: Path
         error = refused(caller, "budget.charge", **charge(a, 8), idempotency_key="charge-1")
         assert error.kind == "idempotency_conflict"
         assert caller("budget.get", budget=a["budget"])["settled"]["total_tokens"] == 7
+        caller("budget.close", budget=a["budget"])
+        assert caller("budget.charge", **charge(a, 7), idempotency_key="charge-1") == charged
 
 
 def test_a_lost_connection_takes_its_budgets_with_it(daemon: RunningDaemon, caller: Caller) -> None:
