@@ -123,10 +123,9 @@ class Session:
                     await self._finish()
                 except (anyio.BrokenResourceError, anyio.ClosedResourceError):
                     log.debug("connection %d: lost", self._number)
-                self._group.cancel_scope.cancel()
+                self._drop()
         finally:
             hub.leave(self)
-            self.ended = True
             for callback in self._at_end:
                 callback()
             self._count_input(0)
@@ -390,7 +389,7 @@ class Session:
                 self._output.written(len(data))
         if scope.cancelled_caught:
             log.info("connection %d: dropped, it does not read", self._number)
-        self._group.cancel_scope.cancel()
+        self._drop()
 
     async def _finish(self) -> None:
         """The peer will send no more, or we will read no more: answer what is in flight, unless the peer hangs up."""
@@ -407,6 +406,11 @@ class Session:
 
     async def _cancel_when_gone(self) -> None:
         await self._stream.hung_up()
+        self._drop()
+
+    def _drop(self) -> None:
+        """Nobody is there any more; the calls that are cancelled by it see that it has `ended`."""
+        self.ended = True
         self._group.cancel_scope.cancel()
 
     async def _linger(self) -> None:

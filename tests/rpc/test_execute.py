@@ -128,16 +128,16 @@ def test_a_lost_connection_does_not_cut_a_call_with_a_key_and_its_retry_is_not_p
     with running_daemon(tmp_path, config=CONFIG) as daemon, daemon.wire() as wire:
         caller = Caller(wire)
         budget = caller.open(total=4000)["budget"]
+        unkeyed = caller.open(total=4000)["budget"]
         with daemon.wire() as lost:
             send(lost, 1, budget=budget, stream="s", **params)
+            send(lost, 2, budget=unkeyed, model="stuck/echo", prompt="p", max_tokens=9)
             until_sent(caller, budget)
+            until_sent(caller, unkeyed)
+        # Without a key, the same is aborted, and posted at its bound: then the loss has been noticed.
+        while caller("budget.get", budget=unkeyed)["held"]["requests"]:
+            pass
+        assert caller("budget.get", budget=unkeyed)["uncertain"]["requests"] == 1
         done = caller("execute", budget=budget, **params)
         assert (done["replayed"], done["text"]) == (True, "one two")
         assert caller("budget.get", budget=budget)["settled"]["requests"] == 1
-        # Without a key, the same is aborted, and posted at its bound.
-        with daemon.wire() as lost:
-            send(lost, 1, budget=budget, model="stuck/echo", prompt="p", max_tokens=9)
-            until_sent(caller, budget)
-        while caller("budget.get", budget=budget)["held"]["requests"]:
-            pass
-        assert caller("budget.get", budget=budget)["uncertain"]["requests"] == 1
