@@ -26,6 +26,7 @@ class Account:
     firm       `used` as it would be if every hold came back
     held settled uncertain overrun  sums over the subtree
     alert      the last amounts before the next thresholds, with the guards set
+    posted     whether anything was ever posted in it, so that there is a row of it
     """
 
     __slots__ = (
@@ -36,6 +37,7 @@ class Account:
         "floor",
         "held",
         "overrun",
+        "posted",
         "settled",
         "uncertain",
         "used",
@@ -54,6 +56,7 @@ class Account:
         self.settled: Packed = 0
         self.uncertain: Packed = 0
         self.overrun: Packed = 0
+        self.posted = False
 
     def limit(self, limits: Packed) -> None:
         self.ceiling = limits | GUARDS

@@ -11,6 +11,8 @@ from llmd.core.accounts import Account, Path
 from llmd.core.amounts import UNLIMITED, Packed, pack
 from llmd.core.windows import Span, span
 
+WINDOWS_KEPT = 64  # of a budget: more than two days of hours
+
 
 class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a budget was opened with, and what resizing has made of it.
@@ -33,12 +35,14 @@ class Terms(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Budget:
     """A node; only the ledger changes it.
 
-    own_*    what was posted here and in what was folded into it, over its whole life
-    trail    the ids from the root down to it, "a/b/c"
-    touched  when it or anything below it was last used, in seconds of the forward clock
-    doomed   when it closes with cancel because its connection has gone
-    due      when its lease is looked at next
-    since    the number of the journal's last entry when it was opened: nothing of it comes before
+    own_*       what was posted here and in what was folded into it, over its whole life
+    trail       the ids from the root down to it, "a/b/c"
+    touched     when it or anything below it was last used, in seconds of the forward clock
+    doomed      when it closes with cancel because its connection has gone
+    due         when its lease is looked at next
+    since       the number of the journal's last entry when it was opened: nothing of it comes before
+    windows     by label; those in which something was posted or is held last
+    horizon_ms  where the oldest window begins that is kept, once there were too many
     """
 
     __slots__ = (
@@ -104,9 +108,12 @@ class Budget:
     def apply_terms(self, terms: Terms) -> None:
         """Take these limits from now on; the guarantee is the ledger's to move."""
         self.terms = terms
-        limits = UNLIMITED if terms.enforcement == "track" else pack(terms.limits, UNLIMITED)
         for account in (self.life, *self.windows.values()):
-            account.limit(limits)
+            account.limit(self._limits)
+
+    @property
+    def _limits(self) -> Packed:
+        return UNLIMITED if self.terms.enforcement == "track" else pack(self.terms.limits, UNLIMITED)
 
     def lineage(self) -> Iterator["Budget"]:
         """From this budget up to its root."""
@@ -114,10 +121,6 @@ class Budget:
         while budget is not None:
             yield budget
             budget = budget.parent
-
-    @property
-    def root(self) -> "Budget":
-        return list(self.lineage())[-1]
 
     def is_within(self, other: "Budget") -> bool:
         """Whether this is `other` or below it."""
@@ -160,10 +163,6 @@ class Budget:
                 return budget
         return None
 
-    def limits_unit(self, unit: Unit) -> bool:
-        """Whether some budget of the path limits this unit."""
-        return any(unit in b.terms.limits and b.terms.enforcement != "track" for b in self.lineage())
-
     # -- accounts -------------------------------------------------------------------------------------------------
 
     def path(self, now: Now) -> Path:
@@ -179,18 +178,33 @@ class Budget:
             return self.life
         if self._span is None or not self._span.start_ms <= now.wall_ms < self._span.end_ms:
             # Behind the horizon nothing is kept: a clock that jumps so far back counts in the oldest that is.
-            self._span = span(self.terms.window, max(now.wall_ms, self.horizon_ms), self.zone)
-            self._current = self.window(self._span)
+            current = span(self.terms.window, max(now.wall_ms, self.horizon_ms), self.zone)
+            self._current, self._span = self.window(current), current
         return self._current
 
     def window(self, span: Span) -> Account:
         """The account of this window; a new one, if it has none yet."""
         if span.label not in self.windows:
-            self.windows[span.label] = Account(self, span)
-            self.apply_terms(self.terms)
+            self._keep([account for account in self.windows.values() if account.posted or account.held])
+            self.windows[span.label] = account = Account(self, span)
+            account.limit(self._limits)
         return self.windows[span.label]
 
-    def window_ends_ms(self, now: Now) -> int:
-        self.account(now)
-        assert self._span is not None
-        return self._span.end_ms
+    def outdated_windows(self) -> list[Account]:
+        """Let go of the oldest where there are more than WINDOWS_KEPT, but for those with open holds."""
+        if len(self.windows) <= WINDOWS_KEPT:
+            return []
+        windows = sorted(self.windows.values(), key=_start_ms)
+        self.horizon_ms = _start_ms(windows[-WINDOWS_KEPT])
+        outdated = [account for account in windows[:-WINDOWS_KEPT] if not account.held]
+        self._keep([account for account in windows if account not in outdated])
+        return outdated
+
+    def _keep(self, windows: list[Account]) -> None:
+        self.windows = {account.window.label: account for account in windows if account.window is not None}
+        self._span = None  # the current one may have gone
+
+
+def _start_ms(account: Account) -> int:
+    assert account.window is not None
+    return account.window.start_ms

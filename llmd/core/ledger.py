@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from llmd.books import Unit
 from llmd.clock import Now
-from llmd.core.accounts import Path, fits, move, release
+from llmd.core.accounts import Account, Path, fits, move, release
 from llmd.core.amounts import GUARDS, Packed, by_unit, excess, greatest, pack
 from llmd.core.budget import Budget, Terms
 from llmd.core.changes import Changes
@@ -277,13 +277,13 @@ class Ledger:
         self.changes.entry(now, budget, "charge", amounts, note=note)
         return None
 
-    def undo(self, now: Now, budget: Budget, path: Path, amounts: Packed) -> None:
+    def undo(self, now: Now, path: Path, amounts: Packed) -> None:
         """Take a charge back whose record was not written, so that nobody was told of it."""
-        # Where its budget was folded meanwhile, it is part of one above; with a root it is gone altogether.
-        kept = next((above for above in budget.lineage() if self.budgets.get(above.id) is above), None)
-        if kept is not None:
-            self._post(kept, path, -amounts)
-            self.changes.entry(now, kept, "undo", amounts)
+        # What was folded meanwhile is part of what is above it; with a root it is gone altogether.
+        path = [account for account in path if self.budgets.get(account.budget.id) is account.budget]
+        if path:
+            self._post(path[0].budget, path, -amounts)
+            self.changes.entry(now, path[0].budget, "undo", amounts)
 
     # -- parts ----------------------------------------------------------------------------------------------------
 
@@ -306,9 +306,18 @@ class Ledger:
             if over:
                 account.overrun += over
             if account.window is not None:
-                self.changes.window(account)
+                self._note_window(account, account.window.label)
             if account.alert - account.settled & GUARDS != GUARDS:
                 self.passed += [Passed(account.budget.id, *crossed) for crossed in account.passed()]
+
+    def _note_window(self, account: Account, label: str) -> None:
+        budget: Budget = account.budget
+        if budget.windows.get(label) is account:  # else it was let go of, and what is reconciled in it counts no more
+            account.posted = True
+            self.changes.window(account)
+        for outdated in budget.outdated_windows():
+            self.changes.no_window(outdated)
+            self.changes.budget(budget)
 
     def _tell_overrun(self, budget: Budget, over: Packed) -> None:
         if over:

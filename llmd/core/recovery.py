@@ -41,6 +41,7 @@ def recover(
     try:
         for row in windows:
             account = ledger.budgets[row.budget].window(row.span)
+            account.posted = True
             account.settled = account.used = account.firm = pack_all(row.settled)
             account.uncertain, account.overrun = pack_all(row.uncertain), pack_all(row.overrun)
             account.limit(account.ceiling ^ GUARDS)

@@ -7,8 +7,10 @@ import pytest
 
 from llmd.books import Allow
 from llmd.clock import Now
+from llmd.core.accounts import Account
 from llmd.core.amounts import GUARDS, UNLIMITED
-from llmd.core.budget import Budget, Terms
+from llmd.core.budget import WINDOWS_KEPT, Budget, Terms
+from llmd.core.windows import Span
 from tests.support.trees import DAY_MS, HOUR_MS, NOON, limits, tokens, unlimited
 
 NOW = Now(0.0, NOON)
@@ -21,7 +23,7 @@ def budget(parent: Budget | None = None, name: str = "b", zone: tzinfo = UTC, **
 def test_a_budget_knows_where_it_hangs() -> None:
     root = budget(name="a")
     leaf = budget(budget(root, "b"), "c")
-    assert (leaf.depth, leaf.trail, leaf.root) == (3, "a/b/c", root)
+    assert (leaf.depth, leaf.trail) == (3, "a/b/c")
     assert [each.id for each in leaf.lineage()] == ["c", "b", "a"]
     assert leaf.is_within(root)
     assert leaf.is_within(leaf)
@@ -67,14 +69,6 @@ def test_of_fixed_labels_the_uppermost_word_counts() -> None:
     assert budget().fixed_labels() == {}
 
 
-def test_a_unit_is_limited_by_any_budget_of_the_path_that_does_more_than_count() -> None:
-    root = budget(limits={"nano_usd": 5})
-    leaf = budget(root, limits={"requests": 1}, enforcement="track")
-    assert leaf.limits_unit("nano_usd")
-    assert not leaf.limits_unit("requests")
-    assert not leaf.limits_unit("total_tokens")
-
-
 def test_a_budget_that_only_counts_has_no_ceiling() -> None:
     tracking = budget(limits=limits(5), enforcement="track")
     assert tracking.life.ceiling == UNLIMITED | GUARDS
@@ -83,6 +77,15 @@ def test_a_budget_that_only_counts_has_no_ceiling() -> None:
 
 
 # -- accounts -------------------------------------------------------------------------------------------------------
+
+
+def counted(daily: Budget, days: int) -> list[Account]:
+    """The windows of so many days, with something posted in each."""
+    accounts: list[Account] = []
+    for day in range(days):
+        accounts.append(daily.account(Now(0.0, NOON + day * DAY_MS)))
+        accounts[-1].posted = True
+    return accounts
 
 
 def test_without_a_window_a_budget_counts_for_life() -> None:
@@ -98,6 +101,7 @@ def test_without_a_window_a_budget_counts_for_life() -> None:
 def test_each_window_has_an_account_of_its_own_that_is_found_again() -> None:
     hourly = budget(window="hour", limits=limits(5))
     first = hourly.account(NOW)
+    first.posted = True
     assert hourly.account(Now(9.0, NOON + HOUR_MS - 1)) is first
     second = hourly.account(Now(9.0, NOON + HOUR_MS))
     assert second is not first
@@ -119,7 +123,6 @@ def test_below_a_window_a_path_is_another_one_in_each() -> None:
 def test_windows_are_those_of_the_budgets_zone() -> None:
     there = budget(window="day", zone=ZoneInfo("Pacific/Auckland"))
     assert there.account(NOW).window == ("2026-11-23", NOON - HOUR_MS, NOON + 23 * HOUR_MS)
-    assert there.window_ends_ms(NOW) == NOON + 23 * HOUR_MS
 
 
 def test_a_clock_that_jumps_behind_the_horizon_counts_in_the_oldest_window_that_is_kept() -> None:
@@ -128,9 +131,33 @@ def test_a_clock_that_jumps_behind_the_horizon_counts_in_the_oldest_window_that_
     assert daily.account(Now(0.0, NOON - 3 * DAY_MS)) is daily.account(NOW)
 
 
+def test_a_window_in_which_nothing_was_posted_is_not_kept() -> None:
+    daily = budget(window="day")
+    for day in range(1000):
+        daily.account(Now(0.0, NOON + day * DAY_MS))
+    assert list(daily.windows.values()) == [daily.account(Now(0.0, NOON + 999 * DAY_MS))]
+    # Another one that is made meanwhile leaves no account in use that is not kept.
+    daily.window(Span("old", 0, 1)).held = tokens(1)
+    assert daily.account(Now(0.0, NOON + 999 * DAY_MS)) in daily.windows.values()
+
+
+def test_of_too_many_windows_the_latest_are_kept_and_those_with_open_holds() -> None:
+    daily = budget(window="day")
+    accounts = counted(daily, WINDOWS_KEPT)
+    assert daily.outdated_windows() == []
+    accounts[0].held = tokens(1)
+    accounts += counted(daily, WINDOWS_KEPT + 2)[-2:]
+    assert daily.outdated_windows() == [accounts[1]]
+    assert list(daily.windows.values()) == [accounts[0], *accounts[2:]]
+    assert daily.account(NOW) is accounts[2]
+    accounts[0].held = 0
+    assert daily.outdated_windows() == [accounts[0]]
+    assert daily.outdated_windows() == []
+
+
 def test_new_terms_limit_every_window() -> None:
     daily = budget(window="day", limits=limits(5))
-    accounts = [daily.account(NOW), daily.account(Now(0.0, NOON + DAY_MS))]
+    accounts = counted(daily, 2)
     daily.apply_terms(Terms(window="day", limits=limits(9)))
     assert [each.ceiling for each in accounts] == [unlimited(9) | GUARDS] * 2
 

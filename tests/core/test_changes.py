@@ -167,7 +167,7 @@ def test_entries_are_in_the_order_of_what_happened(trees: Trees) -> None:
     hold = trees.hold("new", 3)
     trees.ledger.expire(trees.now, hold)
     trees.ledger.reconcile(trees.now, hold, tokens(2))
-    trees.ledger.undo(trees.now, trees["new"], trees["new"].path(trees.now), tokens(1))
+    trees.ledger.undo(trees.now, trees["new"].path(trees.now), tokens(1))
     trees.close("new")
     told = [(path, {**entry, "at_ms": 0}) for path, entry in entries(trees)]
     head = {"at_ms": 0, "budget": "new"}

@@ -260,32 +260,6 @@ def test_an_undone_charge_has_never_been(trees: Trees) -> None:
     trees.open("paid", "root", guarantee=30)
     path = trees["paid"].path(trees.now)
     trees.charge("paid", 40)
-    trees.ledger.undo(trees.now, trees["paid"], path, tokens(40))
+    trees.ledger.undo(trees.now, path, tokens(40))
     assert sums(trees, "paid") == sums(trees, "root") == (0, 0, 0, 0)
     assert (trees.used("root"), total(trees["paid"].own_settled)) == (30, 0)
-
-
-# -- windows --------------------------------------------------------------------------------------------------------
-
-
-def test_a_hold_counts_in_the_window_it_was_taken_in_whenever_it_resolves(trees: Trees) -> None:
-    trees.open("daily", "root", limit=50, window="day")
-    hold = trees.hold("daily", 40)
-    trees.later(24 * 3600)
-    assert (sums(trees, "daily"), trees.left("daily")) == ((0, 0, 0, 0), 50)
-    trees.settle(hold, 30, uncertain=True)
-    assert sums(trees, "daily") == (0, 0, 0, 0)
-    assert sums(trees, "root") == (0, 30, 30, 0)
-    trees.ledger.reconcile(trees.now, hold, tokens(20))
-    trees.later(0, trees.now.wall_ms - 24 * 3_600_000)
-    assert (sums(trees, "daily"), trees.left("daily")) == ((0, 20, 0, 0), 30)
-
-
-def test_a_window_begins_empty_and_the_budgets_below_it_count_for_life(trees: Trees) -> None:
-    trees.open("daily", "root", limit=50, window="day")
-    trees.open("task", "daily", limit=70)
-    trees.charge("task", 50)
-    assert trees.refused("task", 1).limiting.id == "daily"
-    trees.later(24 * 3600)
-    assert trees.hold("task", 20)
-    assert trees.refused("task", 21).limiting.id == "task"

@@ -53,7 +53,7 @@ class LedgerPair:
         self.books = Books()
         self.images: list[tuple[Image, bytes, int]] = [({}, pickle.dumps(self.books), 0)]
         self.closed: list[str] = []
-        self.charges: list[tuple[Budget, Path, Line]] = []
+        self.charges: list[tuple[Path, Line]] = []
         self._names = 0
 
     def run(self, expected: Outcome, operation: Callable[[], Any]) -> Any:
@@ -184,16 +184,16 @@ class LedgerPair:
         outcome = self.books.charge(self.now, name, amounts, force=force)
         self.run(outcome, lambda: self.ledger.charge(self.now, budget, pack(amounts), force=force))
         if outcome is None:
-            self.charges.append((budget, path, self.books.lines[-1]))
+            self.charges.append((path, self.books.lines[-1]))
 
     def undo(self, which: int) -> bool:
-        """This charge, if its budget is still there."""
+        """This charge, wherever it is by now; with a root it may be gone."""
         if not self.charges:
             return False
-        budget, path, line = self.charges.pop(which)
-        if budget.id in self.ledger.budgets:
+        path, line = self.charges.pop(which)
+        if line in self.books.lines:
             self.books.undo(line)
-            self.run(None, lambda: self.ledger.undo(self.now, budget, path, pack(line.settled)))
+        self.run(None, lambda: self.ledger.undo(self.now, path, pack(line.settled)))
         return True
 
     def exactness(self, name: str) -> None:
