@@ -30,13 +30,12 @@ from llmd.books import (
 )
 from llmd.context import Context, Notify
 from llmd.core.accounts import Path
-from llmd.core.amounts import pack
+from llmd.core.amounts import Packed, pack
 from llmd.core.budget import Budget, Terms
 from llmd.core.refusals import Refusal
 from llmd.core.snapshots import snapshot, tree
 from llmd.errors import LLMError
 from llmd.handles import hash_of, new_id
-from llmd.queueing import needed
 from llmd.replays import Keep, Replays
 from llmd.scalars import AMOUNT_MAX
 from llmd.treasury import Treasury
@@ -58,9 +57,13 @@ class BudgetOperations:
             parent = treasury.default() if params.parent is None else treasury.named(params.parent)
             budget = self._new(parent, params)
             if budget.connection:
-                ctx.connection.at_end(lambda: treasury.doom(budget))
+                treasury.tie(budget, ctx.connection)
             now = treasury.clock.now()
-            _raise(treasury.ledger.open(now, budget))
+            try:
+                _raise(treasury.ledger.open(now, budget))
+            except LLMError:
+                treasury.untie(budget)
+                raise
             told = Opened(**asdict(snapshot(now, budget)), budget="")
             keep(told)
             treasury.leases.begin(budget)
@@ -95,18 +98,18 @@ class BudgetOperations:
                     keep(told[0])
                 return refused
 
-            def needs() -> Path:
-                return needed(budget.path(treasury.clock.now()), amounts)
+            def wants() -> tuple[Path, Packed]:
+                return budget.path(treasury.clock.now()), amounts
 
             try:
-                _raise(await treasury.queues.wait(needs, attempt, params.wait_ms / 1000, amounts))
+                _raise(await treasury.queues.wait(wants, attempt, params.wait_ms / 1000))
             finally:
                 if charged:  # also where it was cancelled meanwhile: then it stands
                     treasury.after(treasury.clock.now(), charged[0])
             try:
                 await treasury.flusher.settled()
             except LLMError:
-                treasury.ledger.undo(treasury.clock.now(), budget, charged[0], amounts)
+                treasury.ledger.undo(treasury.clock.now(), charged[0], amounts)
                 treasury.after(treasury.clock.now(), charged[0])
                 raise
             return told[0]
@@ -150,16 +153,13 @@ class BudgetOperations:
         if budget.terms.configured:
             reason = f"{budget.id} is configured: take it out of the configuration, and it closes"
             raise LLMError("budget_denied", reason, budget=budget.id)
-        began = anyio.current_time()
         closing = treasury.close_budget(treasury.clock.now(), budget, cancel=params.mode == "cancel")
         with anyio.move_on_after(params.timeout_ms / 1000):
             await closing.closed.wait()
             assert closing.snapshot is not None
             await treasury.flusher.settled()
             return await self._page(closing.snapshot, budget, 0, 1000)
-        elapsed_ms = round((anyio.current_time() - began) * 1000)
-        reason = "calls below this budget are still in flight; it goes on closing"
-        raise LLMError("deadline_exceeded", reason, elapsed_ms=elapsed_ms, budget=budget.id)
+        raise ctx.overdue("calls below this budget are still in flight; it goes on closing", budget=budget.id)
 
     async def statement(self, params: StatementParams, ctx: Context) -> Statement:
         treasury = self._treasury

@@ -2,12 +2,14 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
+import anyio
 from msgspec import Struct
 
 from llmd.books import Amounts
 from llmd.dialects.base import Emit
+from llmd.errors import LLMError
 
 
 class Peer(NamedTuple):
@@ -43,8 +45,8 @@ class Connection(Protocol):
         """Whether a call that is cancelled lost its caller, who may come back, and was not called off."""
         ...
 
-    def at_end(self, callback: Callable[[], None]) -> None:
-        """Call this when the connection has ended."""
+    def at_end(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call this when the connection has ended, unless what is returned was called before."""
         ...
 
 
@@ -62,3 +64,9 @@ class Context(Struct, frozen=True):
     connection: Connection
     emit: Emit | None = None
     posted: list[Amounts] = []
+
+    def overdue(self, reason: str = "", **data: Any) -> LLMError:
+        """deadline_exceeded, now; the elapsed time says why, if nothing else does."""
+        elapsed_ms = round((anyio.current_time() - self.received) * 1000)
+        told = reason or f"no answer within {elapsed_ms} ms"
+        return LLMError("deadline_exceeded", told, elapsed_ms=elapsed_ms, **data)

@@ -10,13 +10,13 @@ from collections.abc import Callable
 import anyio
 from msgspec.structs import replace
 
-from llmd.books import UNITS, Amounts, Snapshot
+from llmd.books import Amounts, Snapshot
 from llmd.budgets import Held, Posting, Quote
 from llmd.chat import Ask
 from llmd.clock import Now
 from llmd.context import Context
 from llmd.core.accounts import Path, available, fits, limited_units
-from llmd.core.amounts import LANE, Packed, excess, pack_all
+from llmd.core.amounts import GUARDS, Packed, excess, guard, pack_all
 from llmd.core.bounds import largest_answer
 from llmd.core.budget import Budget
 from llmd.core.holds import Call, Hold
@@ -24,7 +24,6 @@ from llmd.core.refusals import Refusal, refuse_closed
 from llmd.core.rows import ModelRow
 from llmd.core.snapshots import snapshot
 from llmd.errors import LLMError
-from llmd.queueing import needed
 from llmd.treasury import Treasury
 
 WAIT_MS = 30_000
@@ -32,9 +31,6 @@ OVERHEADS_MAX = 10_000
 ANSWER_MIN = 16  # tokens: a cut answer is left so many at least, besides what it may think
 
 log = logging.getLogger("llmd.ledger")
-
-_MONEY = 1 << (UNITS.index("nano_usd") + 1) * LANE - 1
-_COUNTED = sum(1 << (number + 1) * LANE - 1 for number, unit in enumerate(UNITS) if unit != "requests")
 
 
 class Payer:
@@ -62,7 +58,7 @@ class Payer:
         attempt.call = Call(ctx.request_id, row.target, ctx.received + ask.timeout_ms / 1000)
         wait_ms = WAIT_MS if ask.wait_ms is None else ask.wait_ms
         try:
-            refused = await treasury.queues.wait(attempt.needs, attempt.reserve, wait_ms / 1000, attempt.amounts)
+            refused = await treasury.queues.wait(attempt.wants, attempt.reserve, wait_ms / 1000)
         except BaseException:
             if attempt.hold is not None:  # granted, while its call was cancelled
                 self._void(attempt.hold)
@@ -122,11 +118,10 @@ class Payer:
             self._treasury.after(now, hold.path)
 
     async def _budget(self, name: str | None) -> Budget | None:
-        configured = self._treasury.configured.values()
         if name is None:
-            if any(settings.require for settings in configured):
+            if self._treasury.roots.required:
                 raise LLMError("budget_denied", "calls need a budget here: send `budget`")
-            if not self._treasury.has_default:
+            if self._treasury.roots.default is None:
                 return None
         await self._treasury.ready()
         return self._treasury.default() if name is None else self._treasury.named(name)
@@ -160,11 +155,11 @@ class _Attempt:
         self.call = Call()
         self._check()
 
-    def needs(self) -> Path:
-        """The accounts in which it needs room."""
+    def wants(self) -> tuple[Path, Packed]:
+        """What it would hold now, and where."""
         now = self._treasury.clock.now()
         quote = self._cut(now) if self._clamps else self._full
-        return needed(self._budget.path(now), pack_all(self._amounts(quote)))
+        return self._budget.path(now), pack_all(self._amounts(quote))
 
     def reserve(self) -> Refusal | None:
         """Hold what the call can cost, cut to what the budget has if it may be. Raises budget_closed."""
@@ -176,11 +171,6 @@ class _Attempt:
             return found
         self.hold = found
         return None
-
-    @property
-    def amounts(self) -> Packed:
-        """What it asks for, uncut."""
-        return pack_all(self._amounts(self._full))
 
     def held(self) -> Held:
         clamped = self._quote.bound.max_tokens if self._quote is not self._full else None
@@ -214,10 +204,10 @@ class _Attempt:
         if (denying := budget.forbids(row.provider, row.model)) is not None:
             raise LLMError("budget_denied", f"{denying.id} does not allow {row.target}", budget=denying.id)
         limited = limited_units(budget.path(self._treasury.clock.now()))
-        if row.price is None and limited & _MONEY:
+        if row.price is None and limited & guard("nano_usd"):
             reason = f"{row.target} has no known price, and its budget has a limit in money: configure its price"
             raise LLMError("unpriced_model", reason, provider=row.provider, model=row.model, budget=budget.id)
-        if self._strict and not self._full.bound.sound and limited & _COUNTED:
+        if self._strict and not self._full.bound.sound and limited & (GUARDS ^ guard("requests")):
             reason = (
                 f"what {row.target} could cost cannot be told: configure its context_tokens, or use a budget "
                 'whose `enforcement` is "estimate"'

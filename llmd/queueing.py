@@ -16,33 +16,27 @@ from llmd.core.budget import Budget
 from llmd.core.refusals import Refusal, behind, refuse_closed
 from llmd.errors import LLMError
 
-
-def needed(path: Path, amounts: Packed) -> Path:
-    """The first account, and those above in which `amounts` take limited room: not what a guarantee pays for."""
-    found: list[Account] = []
-    for account in path:
-        if not found or touched(amounts) & limited_units([account]):
-            found.append(account)
-        amounts = greatest(account.used + amounts, account.floor) - greatest(account.used, account.floor)
-    return found
+Wants = Callable[[], tuple[Path, Packed]]
+"""What somebody would take now, and on which path."""
 
 
 class Waiter:
-    """One that waits. `attempt` tries at once: None when it is done, or what stands in its way; it may raise.
+    """One that waits. `attempt` tries at once: None when it is done, or what stands in its way; it may raise."""
 
-    needs  the accounts in which it would take room now
-    """
-
-    def __init__(self, number: int, needs: Callable[[], Path], attempt: Callable[[], Refusal | None]) -> None:
+    def __init__(self, number: int, wants: Wants, attempt: Callable[[], Refusal | None]) -> None:
         self.number = number
-        self.needs = needs
-        self.budget: Budget = needs()[0].budget
+        self.wants = wants
+        self.budget: Budget = wants()[0][0].budget
         self.attempt = attempt
         self.over = anyio.Event()
         self.refusal: Refusal | None = None
         self.refused: Refusal | None = None  # for the time being
         self.error: LLMError | None = None
         self.at: Account | None = None
+
+    def needs(self) -> Path:
+        """The accounts in which it would take room now."""
+        return needed(*self.wants())
 
 
 class Queues:
@@ -53,26 +47,21 @@ class Queues:
     def __len__(self) -> int:
         return sum(map(len, self._queues.values()))
 
-    async def wait(
-        self, needs: Callable[[], Path], attempt: Callable[[], Refusal | None], wait_s: float, amounts: Packed
-    ) -> Refusal | None:
+    async def wait(self, wants: Wants, attempt: Callable[[], Refusal | None], wait_s: float) -> Refusal | None:
         """None when an `attempt` has worked out; else what still stood in its way when the time was over.
 
-        needs    tells the accounts in which it would take room, the one that it is made at first
-        amounts  what is attempted; who does not wait is not let in before those who do
-
-        Raises what `attempt` raises.
+        Who does not wait is not let in before those who do. Raises what `attempt` raises.
         """
         number = next(self._numbers)
         refusal: Refusal | None = None
-        ahead = next((account for account in needs() if account in self._queues), None) if self._queues else None
+        ahead = next((at for at in needed(*wants()) if at in self._queues), None) if self._queues else None
         if ahead is None:
             if (refusal := attempt()) is None or not refusal.contended or not wait_s:
                 return refusal
             ahead = refusal.at
         elif not wait_s and (first := self._queues[ahead][0].refused) is not None:
-            return behind(first, needs(), amounts)
-        waiter = Waiter(number, needs, attempt)
+            return behind(first, *wants())
+        waiter = Waiter(number, wants, attempt)
         waiter.refused = refusal
         self._enter(waiter, ahead)
         try:
@@ -167,3 +156,13 @@ class Queues:
             del self._queues[account]
         elif wake:
             self._serve(account)
+
+
+def needed(path: Path, amounts: Packed) -> Path:
+    """The first account, and those above in which `amounts` take limited room: not what a guarantee pays for."""
+    found: list[Account] = []
+    for account in path:
+        if not found or touched(amounts) & limited_units([account]):
+            found.append(account)
+        amounts = greatest(account.used + amounts, account.floor) - greatest(account.used, account.floor)
+    return found

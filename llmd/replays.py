@@ -18,29 +18,14 @@ from msgspec.structs import replace
 from llmd.chat import Ask, Completion
 from llmd.context import Context
 from llmd.core.amounts import by_unit, pack_all
-from llmd.core.answers import Answered, conflict, outcome_unknown
+from llmd.core.answers import Told, conflict, outcome_unknown, row_of
 from llmd.errors import LLMError
-from llmd.treasury import ANSWER, INDEX, Treasury
+from llmd.treasury import Treasury
 
 T = TypeVar("T", bound=Struct)
 
 Keep = Callable[[Struct], None]
 """Takes an operation's answer, in the same breath in which the ledger changes."""
-
-
-class _Told(Struct, frozen=True, omit_defaults=True):
-    """How a call has ended: one of these."""
-
-    ok: Completion | None = None
-    error: dict[str, Any] | None = None
-
-    def completion(self) -> Completion:
-        """Raises the error."""
-        if self.ok is not None:
-            return replace(self.ok, replayed=True)
-        assert self.error is not None
-        data = dict(self.error["data"])
-        raise LLMError(data.pop("kind"), self.error["message"], retryable=data.pop("retryable"), **data)
 
 
 class _Running:
@@ -104,33 +89,32 @@ class Replays:
             key = _digest((ctx.peer.uid, "execute", ask.budget, ask.idempotency_key))
             wanted = _digest(replace(ask, stream=None, timeout_ms=1, wait_ms=None, metadata={}))
             if (data := await self._found(key, wanted, ctx)) is not None:
-                return msgspec.json.decode(data, type=_Told).completion()
+                return msgspec.json.decode(data, type=Told).completion()
             call = self._running[key] = _Running(wanted)
             treasury.spawn(partial(self._make, key, call, ask, ctx, run))
             await self._join(call, ctx)
             return call.completion()
-        elapsed_ms = round((anyio.current_time() - ctx.received) * 1000)
-        raise LLMError("deadline_exceeded", f"no answer within {elapsed_ms} ms", elapsed_ms=elapsed_ms)
+        raise ctx.overdue()
 
     async def _make(
         self, key: str, call: "_Running", ask: Ask, ctx: Context, run: Callable[[], Awaitable[Completion]]
     ) -> None:
         """Make the call, and keep how it ended."""
-        now = self._treasury.clock.now().wall_ms
-        held = ask.budget is not None or self._treasury.has_default
-        self._note(key, Answered(call.params, now, call=ctx.request_id, held=held))
+        treasury = self._treasury
+        held = ask.budget is not None or treasury.roots.default is not None
+        treasury.answers.begin(key, call.params, treasury.clock.now().wall_ms, ctx.request_id, held=held)
         try:
             with call.scope:
-                await self._treasury.flusher.settled()
+                await treasury.flusher.settled()
                 call.done_with = await run()
         except Exception as error:
             call.error = error
         finally:
-            kept = _Told(ok=call.done_with) if call.done_with is not None else None
+            kept = Told(ok=call.done_with) if call.done_with is not None else None
             if kept is None and ctx.posted:
                 cut = call.error is None or getattr(call.error, "kind", "deadline_exceeded") == "deadline_exceeded"
                 told = outcome_unknown(by_unit(sum(map(pack_all, ctx.posted)))) if cut else call.error
-                kept = _Told(error=told.to_object()) if isinstance(told, LLMError) else None
+                kept = Told(error=told.to_object()) if isinstance(told, LLMError) else None
             if kept is None:
                 self._drop(key)
             else:
@@ -165,7 +149,7 @@ class Replays:
         if not self._treasury.answers.is_answered(key, params):
             return None
         await self._treasury.flusher.flushed()
-        return await self._treasury.journal.row(ANSWER + key)
+        return await self._treasury.journal.row(row_of(key))
 
     @contextmanager
     def _run(self, key: str, params: str) -> Iterator[None]:
@@ -177,19 +161,12 @@ class Replays:
             running.done.set()
 
     def _keep(self, key: str, params: str, answer: Struct) -> None:
-        data = msgspec.json.encode(answer)
-        self._note(key, Answered(params, self._treasury.clock.now().wall_ms, len(data)))
-        self._treasury.ledger.changes.row(ANSWER + key, data)
-
-    def _note(self, key: str, answered: Answered) -> None:
-        self._treasury.answers.keep(key, answered)
-        self._treasury.ledger.changes.row(INDEX + key, msgspec.json.encode(answered))
-        self._treasury.forget(self._treasury.clock.now())
+        self._treasury.answers.keep(key, params, self._treasury.clock.now().wall_ms, answer)
         self._treasury.flusher.changed()
 
     def _drop(self, key: str) -> None:
+        self._treasury.answers.drop(key)
         self._treasury.flusher.changed()
-        self._treasury.drop_answer(key)
 
 
 def _digest(value: object) -> str:

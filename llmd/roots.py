@@ -6,6 +6,19 @@ from llmd.core.budget import Budget, Terms
 from llmd.settings import BudgetSettings
 
 
+class Roots:
+    """What is `configured`, by name, and what follows for a call that names no budget.
+
+    default   the name of the one that it is in
+    required  whether it is refused
+    """
+
+    def __init__(self, configured: Mapping[str, BudgetSettings]) -> None:
+        self.configured = configured
+        self.default = next((name for name, settings in configured.items() if settings.default), None)
+        self.required = any(settings.require for settings in configured.values())
+
+
 def terms_of(settings: BudgetSettings) -> Terms:
     return Terms(
         limits=settings.limits.by_unit(),

@@ -6,17 +6,17 @@ and tells everybody whom it concerns. What the operations are, is known to `budg
 
 import logging
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 import anyio
-import msgspec
 from anyio.abc import TaskGroup
 
 from llmd.books import Snapshot
 from llmd.clock import Clock, Now
+from llmd.context import Connection
 from llmd.core.accounts import Path
-from llmd.core.amounts import by_unit
-from llmd.core.answers import Answered, Answers, outcome_unknown
+from llmd.core.answers import Answers
 from llmd.core.budget import Budget
 from llmd.core.leases import Leases
 from llmd.core.ledger import Ledger
@@ -27,14 +27,13 @@ from llmd.flushing import Flusher, unavailable
 from llmd.handles import PREFIX, handle_of, hash_of, new_secret
 from llmd.journal import Journal, StoreUnavailable
 from llmd.queueing import Queues
-from llmd.roots import counts_otherwise, terms_of
+from llmd.roots import Roots, counts_otherwise, terms_of
 from llmd.settings import BudgetSettings
 from llmd.watching import Watchers
 from llmd.zones import zone
 
 SWEEP_S = 1.0
 HOLD_GRACE_S = 60.0  # after the deadline of its call
-INDEX, ANSWER = "k/", "a/"  # how the keys of the rows of answers begin
 SECRET_KEY = "secret"  # noqa: S105 - the key of a row
 
 log = logging.getLogger("llmd.ledger")
@@ -56,10 +55,11 @@ class Treasury:
         self.ledger = Ledger(budgets_max)
         self.queues = Queues()
         self.leases = Leases()
-        self.answers = Answers()
-        self.configured = configured
+        self.answers = Answers(self.ledger.changes)
+        self.roots = Roots(configured)
         self.closings: dict[str, Closing] = {}
         self.aborts: dict[int, anyio.CancelScope] = {}
+        self._lines: dict[str, Callable[[], None]] = {}
         self.watchers = Watchers()
         self._opened = anyio.Event()
         self._stirred = anyio.Event()
@@ -80,19 +80,7 @@ class Treasury:
             cut = recover(now, journal.rows, self.ledger, zone)
         except NotRecovered as error:
             raise StoreUnavailable(f"the ledger contradicts itself: {error}; `llmd ledger check` says more") from None
-        known = [(key, msgspec.json.decode(data, type=Answered)) for key, data in journal.rows(INDEX)]
-        for key, answered in sorted(known, key=lambda row: row[1].at_ms):
-            self.answers.keep(key.removeprefix(INDEX), answered)
-        for key, begun in self.answers.begun():
-            posted = [hold.amounts for hold in cut if hold.dispatched and hold.call.request_id == begun.call]
-            if begun.held and not posted:  # its bytes had not left
-                self.drop_answer(key)
-                continue
-            data = msgspec.json.encode({"error": outcome_unknown(by_unit(sum(posted))).to_object()})
-            answered = Answered(begun.params, begun.at_ms, len(data))
-            self.answers.keep(key, answered)
-            self.ledger.changes.row(INDEX + key, msgspec.json.encode(answered))
-            self.ledger.changes.row(ANSWER + key, data)
+        self.answers.recover(journal.rows, cut)
         self._secret = next((value for _, value in journal.rows(SECRET_KEY)), b"")
         if not self._secret:
             self._secret = new_secret()
@@ -101,7 +89,7 @@ class Treasury:
             self.leases.begin(budget)
             if budget.connection:
                 self.leases.doom(now, budget)
-        self.configure(self.configured, opening=True)
+        self.configure(self.roots.configured, opening=True)
         self._opened.set()
 
     async def run(self) -> None:
@@ -163,7 +151,7 @@ class Treasury:
     def configure(self, configured: Mapping[str, BudgetSettings], *, opening: bool = False) -> None:
         """Make the roots what the configuration says; those that it has no more drain."""
         now = self.clock.now()
-        self.configured = configured
+        self.roots = Roots(configured)
         if not self.is_open and not opening:
             return
         for budget in list(self.ledger.budgets.values()):
@@ -208,15 +196,9 @@ class Treasury:
             raise LLMError("budget_closed", "this budget is closed", budget=budget.id)
         return budget
 
-    @property
-    def has_default(self) -> bool:
-        """Whether there is a budget for what names none."""
-        return any(settings.default for settings in self.configured.values())
-
     def default(self) -> Budget | None:
         """The parent of what names no budget."""
-        name = next((name for name, settings in self.configured.items() if settings.default), None)
-        return None if name is None else self.named(name)
+        return None if self.roots.default is None else self.named(self.roots.default)
 
     # -- what follows an operation --------------------------------------------------------------------------------
 
@@ -244,11 +226,17 @@ class Treasury:
         self.after(now, path)
         return closing
 
-    def doom(self, budget: Budget) -> None:
-        """The connection that it belongs to has gone; if it was opened at all."""
-        if budget.id in self.ledger.budgets:
-            self.leases.doom(self.clock.now(), budget)
-            self._stirred.set()
+    def tie(self, budget: Budget, connection: Connection) -> None:
+        """It ends with this connection."""
+        self._lines[budget.id] = connection.at_end(partial(self._doom, budget))
+
+    def untie(self, budget: Budget) -> None:
+        if (forget := self._lines.pop(budget.id, None)) is not None:
+            forget()
+
+    def _doom(self, budget: Budget) -> None:
+        self.leases.doom(self.clock.now(), budget)
+        self._stirred.set()
 
     def sweep(self) -> None:
         """End what ends by itself: leases, the budgets of lost connections, holds that nobody resolves."""
@@ -272,13 +260,7 @@ class Treasury:
     def forget(self, now: Now) -> None:
         """Let go of what is too old, or too much."""
         self.ledger.forget(now)
-        for key in self.answers.outdated(now.wall_ms):
-            self.drop_answer(key)
-
-    def drop_answer(self, key: str) -> None:
-        if self.answers.drop(key):
-            self.ledger.changes.row(INDEX + key, None)
-            self.ledger.changes.row(ANSWER + key, None)
+        self.answers.forget(now.wall_ms)
 
     def _tell_finished(self, now: Now) -> None:
         finished, self.ledger.finished = self.ledger.finished, []
@@ -286,6 +268,7 @@ class Treasury:
             if (closing := self.closings.pop(budget.id, None)) is not None:
                 closing.snapshot = snapshot(now, budget)
                 closing.closed.set()
+            self.untie(budget)
             self.ledger.fold(budget)
         self.forget(now)
         self.watchers.stir(budget.id for budget in finished)

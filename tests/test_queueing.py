@@ -260,7 +260,7 @@ async def test_an_attempt_that_raises_at_once_is_not_waited_for() -> None:
         budget = made.open("a", 10)
         made.ledger.close(NOW, budget)
         with refused("budget_closed"):
-            await made.queues.wait(lambda: budget.path(NOW), Wait(made, budget, 1).attempt, 10.0, 1)
+            await made.queues.wait(lambda: (budget.path(NOW), 1), Wait(made, budget, 1).attempt, 10.0)
 
 
 which = st.integers(0, 7)

@@ -108,6 +108,7 @@ async def test_a_budget_of_a_connection_that_was_closed_before_minds_no_end() ->
         line = Line()
         handle = await opened.open(4000, context(line), scope="connection")
         await opened.close(handle)
+        assert line.ends == []
         line.end()
         await pass_time(10)
         await opened.open(10)
@@ -120,6 +121,7 @@ async def test_a_budget_that_was_refused_to_a_connection_has_no_end() -> None:
         parent = await opened.open(10)
         with refused("budget_exceeded"):
             await opened.open(20, context(line), parent=parent, scope="connection", guarantee={"total_tokens": 20})
+        assert line.ends == []
         line.end()
         await pass_time(10)
         assert list(opened.treasury.ledger.budgets) == [opened.get(parent).id]

@@ -56,6 +56,11 @@ def lanes(packed: Packed) -> list[int]:
     return found
 
 
+def guard(unit: Unit) -> Packed:
+    """The guard of this unit's lane."""
+    return 1 << (UNITS.index(unit) + 1) * LANE - 1
+
+
 def unpack(packed: Packed) -> Amounts:
     total, inputs, outputs, requests, nano_usd = lanes(packed)
     return Amounts(total_tokens=total, input_tokens=inputs, output_tokens=outputs, requests=requests, nano_usd=nano_usd)

@@ -5,7 +5,7 @@ from msgspec import Struct
 from llmd.books import UNITS, Unit
 from llmd.clock import Now
 from llmd.core.accounts import Account, Path, available, refusers
-from llmd.core.amounts import LANE, Packed, lanes
+from llmd.core.amounts import Packed, guard, lanes
 from llmd.core.budget import Budget, Terms
 from llmd.errors import LLMError
 from llmd.scalars import AMOUNT_MAX
@@ -62,7 +62,7 @@ def refusal(now: Now, budget: Budget, path: Path, amounts: Packed, firm_amounts:
     if contended:
         asked, decided = amounts, refusers(path, amounts)
     account, number = min(
-        ((account, number) for account, units in decided for number in range(len(UNITS)) if _has(units, number)),
+        ((account, number) for account, units in decided for number, unit in enumerate(UNITS) if units & guard(unit)),
         key=lambda found: _left(*found, firm=not contended),
     )
     # The ends of those windows whose successors could take it: of no use, if anything else refuses as well.
@@ -97,10 +97,6 @@ def behind(first: Refusal, path: Path, amounts: Packed) -> Refusal:
         available(path, firm=True)[number],
         first.retry_after_ms,
     )
-
-
-def _has(units: Packed, number: int) -> bool:
-    return bool(units >> number * LANE & (1 << LANE) - 1)
 
 
 def _left(account: Account, number: int, *, firm: bool) -> int:

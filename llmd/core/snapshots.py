@@ -7,7 +7,7 @@ from msgspec.structs import asdict
 from llmd.books import UNITS, Amounts, Branch, Snapshot, Tree
 from llmd.clock import Now
 from llmd.core.accounts import available, limited_units
-from llmd.core.amounts import LANE, UNLIMITED, Packed, greatest, unpack
+from llmd.core.amounts import UNLIMITED, Packed, greatest, guard, unpack
 from llmd.core.budget import Budget
 from llmd.errors import LLMError
 
@@ -30,9 +30,7 @@ def snapshot(now: Now, budget: Budget) -> Snapshot:
         held=_told(account.held),
         uncertain=_told(account.uncertain),
         overrun=_told(account.overrun),
-        available={
-            unit: left[number] if limited >> (number + 1) * LANE - 1 & 1 else None for number, unit in enumerate(UNITS)
-        },
+        available={unit: amount if limited & guard(unit) else None for unit, amount in zip(UNITS, left, strict=True)},
         children=len(budget.children),
         lease_s=terms.lease_s,
         enforcement=terms.enforcement,

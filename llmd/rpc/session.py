@@ -98,7 +98,7 @@ class Session:
         self._at_once = Context(peer, str(self._number), anyio.current_time(), self)  # of what is answered at once
         self._tokens: set[str] = set()
         self._watches: dict[str, anyio.CancelScope] = {}
-        self._at_end: list[Callable[[], None]] = []
+        self._at_end: set[Callable[[], None]] = set()
         self.ended = False
         self._closing = False  # read no more; `_faulted` where the peer may still be sending
         self._faulted = False
@@ -126,7 +126,7 @@ class Session:
                 self._drop()
         finally:
             hub.leave(self)
-            for callback in self._at_end:
+            for callback in list(self._at_end):
                 callback()
             self._count_input(0)
             # What was never read or written must not wait until the collector finds us.
@@ -370,8 +370,9 @@ class Session:
             scope.cancel()
         return scope is not None
 
-    def at_end(self, callback: Callable[[], None]) -> None:
-        self._at_end.append(callback)
+    def at_end(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self._at_end.add(callback)
+        return partial(self._at_end.discard, callback)
 
     # -- writing and ending ---------------------------------------------------------------------------------------
 

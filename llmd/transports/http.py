@@ -66,7 +66,7 @@ class _NoConnection:
     def ended(self) -> bool:
         return True  # nobody can call off a request but by going away
 
-    def at_end(self, callback: Callable[[], None]) -> None:
+    def at_end(self, callback: Callable[[], None]) -> Callable[[], None]:
         raise LLMError("invalid_params", "over HTTP a connection is no more than a call", path="scope")
 
 

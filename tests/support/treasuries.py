@@ -120,7 +120,7 @@ class Line:
         self.ended = ended
         self.told: list[tuple[str, msgspec.Struct]] = []
         self.watches: dict[str, Callable[[Notify], Awaitable[None]]] = {}
-        self._ends: list[Callable[[], None]] = []
+        self.ends: list[Callable[[], None]] = []
 
     @contextmanager
     def stream(self, token: str) -> Any:
@@ -133,11 +133,12 @@ class Line:
     def unwatch(self, token: str) -> bool:
         return self.watches.pop(token, None) is not None
 
-    def at_end(self, callback: Callable[[], None]) -> None:
-        self._ends.append(callback)
+    def at_end(self, callback: Callable[[], None]) -> Callable[[], None]:
+        self.ends.append(callback)
+        return lambda: self.ends.remove(callback)
 
     def end(self) -> None:
-        for callback in self._ends:
+        for callback in list(self.ends):
             callback()
 
     async def notify(self, method: str, params: msgspec.Struct) -> None:

@@ -9,7 +9,7 @@ from anyio.abc import TaskGroup
 from llmd.books import Unit
 from llmd.clock import Now
 from llmd.core.accounts import Path, fits
-from llmd.core.amounts import pack
+from llmd.core.amounts import Packed, pack
 from llmd.core.budget import Budget, Terms
 from llmd.core.holds import Call, Hold
 from llmd.core.ledger import Ledger
@@ -43,13 +43,16 @@ class Wait:
         self.held = found
         return None
 
+    def wants(self) -> tuple[Path, Packed]:
+        return self.budget.path(NOW), self.amounts
+
     def needs(self) -> Path:
-        return needed(self.budget.path(NOW), self.amounts)
+        return needed(*self.wants())
 
     async def run(self, wait_s: float) -> None:
         with self.scope:
             try:
-                self.refusal = await self.line.queues.wait(self.needs, self.attempt, wait_s, self.amounts)
+                self.refusal = await self.line.queues.wait(self.wants, self.attempt, wait_s)
             except LLMError as error:
                 self.error = error
         self.over = True
