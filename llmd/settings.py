@@ -1,6 +1,7 @@
 """The types that a configuration decodes to. Unknown keys are refused; nothing here reads a file or the environment."""
 
 import re
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -115,6 +116,9 @@ class LedgerSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     path: Name | None = None
     durability: Literal["full", "process"] = "full"
     default_max_tokens: Positive = 1024
+
+    def file(self, default: Path) -> Path:
+        return default if self.path is None else Path(self.path).expanduser()
 
 
 class ListenSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

@@ -17,7 +17,7 @@ class Store:
 
     def __init__(self, settings: LedgerSettings, file: Path, holder: Path) -> None:
         self._settings = settings
-        self._file = file if settings.path is None else Path(settings.path).expanduser()
+        self._file = settings.file(file)
         self._holder = holder
 
     def open(self) -> Journal | None:

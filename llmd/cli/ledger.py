@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         for problem in error.problems:
             print(f"{error.file}: {problem}", file=sys.stderr)
         return FAILED
-    path = paths.ledger_file(os.environ) if settings.path is None else Path(settings.path).expanduser()
+    path = settings.file(paths.ledger_file(os.environ))
     if settings.store == "memory":
         return _nothing(options, None, "budgets are kept in memory: there is no ledger on the disk")
     try:
