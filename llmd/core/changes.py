@@ -21,6 +21,8 @@ class Changes:
     def __init__(self) -> None:
         self._rows: dict[str, Budget | Account | Hold | bytes | None] = {}
         self._entries: list[tuple[str, Entry]] = []
+        self._slots: list[int] = []
+        self._next_slot = 0
 
     def __bool__(self) -> bool:
         return bool(self._rows or self._entries)
@@ -40,15 +42,24 @@ class Changes:
         self._rows[_window_key(account)] = None
 
     def hold(self, hold: Hold) -> None:
-        self._rows[f"{HOLD}{hold.id}"] = hold
+        """Its row is one that another has left, if there is any: so the rows stay few, and close together."""
+        if hold.slot is None:
+            if not self._slots:
+                self._slots.append(self._next_slot)
+                self._next_slot += 1
+            hold.slot = self._slots.pop()
+        self._rows[f"{HOLD}{hold.slot}"] = hold
 
     def no_hold(self, hold: Hold) -> None:
-        """A hold that the journal never had leaves nothing to remove."""
-        key = f"{HOLD}{hold.id}"
-        if hold.kept:
-            self._rows[key] = None
-        else:
-            self._rows.pop(key, None)
+        assert hold.slot is not None
+        self._rows[f"{HOLD}{hold.slot}"] = None
+        self._slots.append(hold.slot)
+        hold.slot = None
+
+    def recovered(self, hold: Hold, slot: int) -> None:
+        """It has this row."""
+        hold.slot = slot
+        self._next_slot = max(self._next_slot, slot + 1)
 
     def gone(self, handle_hash: str, closed_ms: int | None) -> None:
         """A handle of a closed budget is known until then, or no more."""
@@ -96,7 +107,6 @@ class Changes:
         if changed is None or isinstance(changed, bytes):
             return changed
         if isinstance(changed, Hold):
-            changed.kept = True
             return _encode(_hold_row(changed))
         return _encode(_budget_row(changed) if isinstance(changed, Budget) else _window_row(changed))
 

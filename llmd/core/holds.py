@@ -21,10 +21,10 @@ class Hold:
     path        the accounts that it counts in, whatever time it is when it resolves
     dispatched  whether bytes of the call may have left
     posted      what it resolved at, where that was a bound that may still be reconciled
-    kept        whether the journal may have its row
+    slot        the number of its row, from when it is noted until it is gone
     """
 
-    __slots__ = ("amounts", "budget", "call", "dispatched", "id", "kept", "path", "posted", "posted_ms")
+    __slots__ = ("amounts", "budget", "call", "dispatched", "id", "path", "posted", "posted_ms", "slot")
 
     def __init__(self, number: int, budget: Budget, amounts: Packed, path: Path, call: Call) -> None:
         self.id = number
@@ -35,4 +35,4 @@ class Hold:
         self.dispatched = False
         self.posted: Packed | None = None
         self.posted_ms = 0
-        self.kept = False
+        self.slot: int | None = None

@@ -32,9 +32,9 @@ def recover(
     try:
         found = [msgspec.json.decode(data, type=BudgetRow) for _, data in rows(BUDGET)]
         windows = [msgspec.json.decode(data, type=WindowRow) for _, data in rows(WINDOW)]
-        holds = [msgspec.json.decode(data, type=HoldRow) for _, data in rows(HOLD)]
+        holds = [(int(key.removeprefix(HOLD)), msgspec.json.decode(data, type=HoldRow)) for key, data in rows(HOLD)]
         gone = [msgspec.json.decode(data, type=GoneRow) for _, data in rows(GONE)]
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, ValueError) as error:
         raise NotRecovered(f"a row of the ledger cannot be read: {error}") from None
     _hang(now, ledger, found, zones)
     _count(ledger)
@@ -46,8 +46,8 @@ def recover(
             account.uncertain, account.overrun = pack_all(row.uncertain), pack_all(row.overrun)
             account.limit(account.ceiling ^ GUARDS)
         ledger.gone = {row.handle_hash: row.closed_ms for row in sorted(gone, key=lambda row: row.closed_ms)}
-        for row_ in sorted(holds, key=lambda row: row.id):
-            _hold(now, ledger, row_)
+        for slot, held in sorted(holds, key=lambda found: found[1].id):
+            _hold(now, ledger, slot, held)
     except KeyError as error:
         raise NotRecovered(f"a row of the ledger names the budget {error}, which has no row") from None
     # All are there before the first resolves: a budget ends with the last hold below it.
@@ -102,7 +102,7 @@ def _count(ledger: Ledger) -> None:
             above.used += greatest(life.used, life.floor)
 
 
-def _hold(now: Now, ledger: Ledger, row: HoldRow) -> None:
+def _hold(now: Now, ledger: Ledger, slot: int, row: HoldRow) -> None:
     """An open hold, or one that may be reconciled."""
     budget = ledger.budgets[row.budget]
     path = [
@@ -111,7 +111,7 @@ def _hold(now: Now, ledger: Ledger, row: HoldRow) -> None:
     hold = Hold(row.id, budget, pack_all(row.amounts), path, Call(row.request_id, row.target))
     hold.dispatched = row.dispatched
     ledger.last_hold = max(ledger.last_hold, row.id)
-    hold.kept = True
+    ledger.changes.recovered(hold, slot)
     if row.posted is not None:
         hold.posted, hold.posted_ms = pack_all(row.posted), row.posted_ms
         ledger.uncertain[hold.id] = hold

@@ -57,14 +57,29 @@ def test_a_row_is_as_it_is_when_it_is_taken(trees: Trees) -> None:
 def test_a_hold_that_came_and_went_since_the_last_time_leaves_no_row(trees: Trees) -> None:
     trees.settle(trees.hold("leaf", 10), 5)
     trees.ledger.void(trees.now, trees.hold("leaf", 10))
-    assert trees.write() == ["b/leaf"]
+    assert "b/leaf" in trees.write()
+    assert "h/0" not in trees.rows
+
+
+def test_holds_that_resolve_leave_their_rows_to_those_that_come(trees: Trees) -> None:
+    first, second = trees.hold("leaf", 1), trees.hold("leaf", 2)
+    assert trees.write() == ["h/0", "h/1"]
+    trees.settle(second, 2, uncertain=True)
+    trees.settle(first, 1)
+    third, fourth = trees.hold("leaf", 3), trees.hold("leaf", 4)
+    trees.write()
+    assert [row(trees, f"h/{slot}")["id"] for slot in range(3)] == [third.id, second.id, fourth.id]
+    again = trees.restarted()
+    again.write()
+    again.hold("leaf", 5)
+    assert again.write() == ["h/3"], "what the others posted may still be reconciled"
 
 
 def test_a_hold_that_was_written_is_removed(trees: Trees) -> None:
     call = Call("request 7", "openai/gpt", 9.0)
     hold = trees.hold("leaf", 10, call, dispatched=False)
     trees.write()
-    assert row(trees, "h/1") == {
+    assert row(trees, "h/0") == {
         "id": 1,
         "budget": "leaf",
         "amounts": {"total_tokens": 10, "input_tokens": 0, "output_tokens": 0, "requests": 0, "nano_usd": 0},
@@ -74,11 +89,11 @@ def test_a_hold_that_was_written_is_removed(trees: Trees) -> None:
         "target": "openai/gpt",
     }
     trees.ledger.dispatch(hold)
-    assert trees.write() == ["h/1"]
-    assert row(trees, "h/1")["dispatched"] is True
+    assert trees.write() == ["h/0"]
+    assert row(trees, "h/0")["dispatched"] is True
     trees.settle(hold, 5)
     trees.write()
-    assert "h/1" not in trees.rows
+    assert "h/0" not in trees.rows
 
 
 @pytest.mark.parametrize("written", [(), ("hold",), ("bound",), ("hold", "bound")])
@@ -91,17 +106,17 @@ def test_a_bound_keeps_its_row_until_it_is_reconciled_however_often_it_was_writt
     trees.settle(hold, 10, uncertain=True)
     if "bound" in written:
         trees.write()
-        assert (row(trees, "h/1")["posted"]["total_tokens"], row(trees, "h/1")["posted_ms"]) == (10, NOON)
+        assert (row(trees, "h/0")["posted"]["total_tokens"], row(trees, "h/0")["posted_ms"]) == (10, NOON)
     trees.ledger.reconcile(trees.now, hold, tokens(3))
-    keys = trees.write()
-    assert "h/1" not in trees.rows
-    assert ("h/1" in keys) == bool(written)
+    trees.write()
+    assert "h/0" not in trees.rows
 
 
 def test_a_window_has_a_row_of_the_sums_below_it(trees: Trees) -> None:
     trees.open("task", "daily")
     trees.settle(trees.hold("task", 10), 12)
-    assert set(trees.write()) == {"b/task", "w/daily/2026-11-22"}
+    trees.write()
+    assert trees.rows.keys() == {"b/root", "b/leaf", "b/daily", "b/task", "w/daily/2026-11-22"}
     window = row(trees, "w/daily/2026-11-22")
     assert window["span"] == ["2026-11-22", NOON - 43_200_000, NOON + 43_200_000]
     assert (window["settled"]["total_tokens"], window["overrun"]["total_tokens"]) == (12, 2)
@@ -110,7 +125,7 @@ def test_a_window_has_a_row_of_the_sums_below_it(trees: Trees) -> None:
 def test_a_hold_remembers_its_windows(trees: Trees) -> None:
     trees.hold("daily", 10)
     trees.write()
-    assert row(trees, "h/1")["windows"] == {"daily": ["2026-11-22", NOON - 43_200_000, NOON + 43_200_000]}
+    assert row(trees, "h/0")["windows"] == {"daily": ["2026-11-22", NOON - 43_200_000, NOON + 43_200_000]}
 
 
 def test_a_folded_budget_goes_with_its_windows_and_its_handle_is_remembered(trees: Trees) -> None:

@@ -224,7 +224,7 @@ def test_what_recovery_resolves_is_written_so_that_the_next_one_finds_it_resolve
     trees.hold("root", 20, dispatched=False)
     trees.write()
     again = trees.restarted()
-    assert again.write() == ["h/1", "b/root", "h/2"]
+    assert again.write() == ["h/0", "b/root", "h/1"]
     third = again.restarted()
     assert told(third) == told(again)
     assert (third.used("root"), list(third.ledger.uncertain)) == (30, [1])

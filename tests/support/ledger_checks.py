@@ -183,11 +183,11 @@ def check_entries(batch: Batch, books: Books) -> None:
     books.log.clear()
 
 
-def check_rows(image: Iterable[str], books: Books) -> None:
+def check_rows(image: Mapping[str, bytes], books: Books) -> None:
     """There is a row for everything that a restart has to know, and none of what is gone."""
     found: dict[str, set[str]] = {BUDGET: set(), WINDOW: set(), HOLD: set(), GONE: set()}
-    for key in image:
-        found[key[:2]].add(key[2:])
+    for key, row in image.items():
+        found[key[:2]].add(key[2:] if key[:2] != HOLD else str(msgspec.json.decode(row)["id"]))
     assert found[BUDGET] == set(books.nodes)
     assert found[GONE] == {handle(name) for name in books.gone}
     known = [line for line in books.lines if line.is_open or (line.uncertain and not line.forgotten)]
