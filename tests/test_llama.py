@@ -137,7 +137,7 @@ def test_a_deadline_frees_the_engines_slot(engine: Engine, daemon: RunningDaemon
 
 
 @pytest.fixture
-def at_its_usual_port(engine_model: Path) -> Iterator[Engine]:
+def at_its_usual_port(engine_model: Path, usual_ports: None) -> Iterator[Engine]:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

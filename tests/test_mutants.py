@@ -69,7 +69,7 @@ def _copy(to: Path) -> Path:
 
 
 def _run(root: Path, tests: list[str]) -> tuple[int, str]:
-    options = ["-x", "--tb=line", "--hypothesis-profile=mutants", "--hypothesis-seed=1"]
+    options = ["-n0", "-x", "--tb=line", "--hypothesis-profile=mutants", "--hypothesis-seed=1"]
     done = subprocess.run(
         [sys.executable, "-c", RUN, str(root), *options, *tests],
         cwd=root,

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from tests.support.daemon import running_daemon
 
 CONFIG = """
@@ -19,6 +21,7 @@ context_tokens = 1000
 """
 
 
+@pytest.mark.usefixtures("usual_ports")
 def test_models_come_with_prices_limits_and_health(tmp_path: Path) -> None:
     with running_daemon(tmp_path, config=CONFIG) as daemon, daemon.wire() as wire:
         models = {model["model"]: model for model in wire.call("models.list")["result"]["models"]}

@@ -4,8 +4,10 @@ The model is the one that LLMD_MODEL names, else one with random weights, writte
 tokens and it never ends by itself, so that how long an answer is, is the test's to say.
 """
 
+import fcntl
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,6 +90,14 @@ def engine_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def engine(engine_model: Path) -> Iterator[Engine]:
     with running(engine_model) as started:
         yield started
+
+
+@pytest.fixture
+def usual_ports() -> Iterator[None]:
+    """Who starts an engine where llmd looks for one, and who wants none to be there, take turns."""
+    with open(f"{tempfile.gettempdir()}/llmd-tests-{os.getuid()}.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def _lengthen(file: Path) -> None:

@@ -1,6 +1,6 @@
 """What is asserted of a ledger beside its recount: every counter, every answer, and that a refusal changes nothing."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
