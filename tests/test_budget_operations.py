@@ -3,44 +3,26 @@
 from typing import Any
 
 import anyio
-import msgspec
 import pytest
 
 from llmd.books import (
     UNITS,
     Amounts,
     Snapshot,
-    StatementParams,
-    TreeParams,
 )
 from llmd.treasury import Treasury
-from tests.support.stub import Caller, input_bound
+from tests.support.stub import Caller
 from tests.support.treasuries import (
     BUDGETS_MAX,
     Bank,
     ScriptedJournal,
     WallClock,
     bank,
-    context,
     in_virtual_time,
     pass_time,
     refused,
     settle_down,
 )
-
-HELD = input_bound("x", 100) + 100
-"""What a call for 100 tokens holds."""
-
-
-def tree_of(opened: Bank, handle: str, **more: Any) -> Any:
-    params = msgspec.convert({"budget": handle, **more}, TreeParams)
-    return opened.operations.tree(params, context())
-
-
-async def statement_of(opened: Bank, handle: str, **more: Any) -> Any:
-    params = msgspec.convert({"budget": handle, **more}, StatementParams)
-    return await opened.operations.statement(params, context())
-
 
 # -- open -------------------------------------------------------------------------------------------------------------
 
@@ -153,10 +135,10 @@ async def test_where_nothing_can_be_written_nothing_is_changed_and_much_can_stil
             with refused("ledger_unavailable"):
                 await change
         assert opened.get(handle).available["total_tokens"] == 100
-        assert tree_of(opened, handle).budgets[0].below == []
+        assert opened.tree(handle).budgets[0].below == []
         opened.journal.failing = False
         await pass_time(1)
-        statement = await statement_of(opened, handle)
+        statement = await opened.statement(handle)
         assert [entry.kind for entry in statement.entries] == ["open", "open", "drain", "close"]
         await opened.charge(handle, 100)
 

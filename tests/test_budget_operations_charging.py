@@ -3,38 +3,19 @@
 from typing import Any
 
 import anyio
-import msgspec
 import pytest
 
-from llmd.books import (
-    StatementParams,
-    TreeParams,
-)
 from llmd.scalars import AMOUNT_MAX
-from tests.support.stub import Caller, input_bound
+from tests.support.stub import HELD, Caller
 from tests.support.treasuries import (
     Bank,
     bank,
-    context,
     in_virtual_time,
     pass_time,
     refused,
     settle_down,
     sum_of,
 )
-
-HELD = input_bound("x", 100) + 100
-"""What a call for 100 tokens holds."""
-
-
-def tree_of(opened: Bank, handle: str, **more: Any) -> Any:
-    params = msgspec.convert({"budget": handle, **more}, TreeParams)
-    return opened.operations.tree(params, context())
-
-
-async def statement_of(opened: Bank, handle: str, **more: Any) -> Any:
-    params = msgspec.convert({"budget": handle, **more}, StatementParams)
-    return await opened.operations.statement(params, context())
 
 
 @in_virtual_time
@@ -64,7 +45,7 @@ async def test_a_charge_waits_only_if_it_is_told_to_and_is_then_posted_once() ->
         assert opened.tokens(handle) == (0, HELD)
         await caller.finish()
         assert opened.tokens(handle) == (192, 0)
-        assert sum_of((await statement_of(opened, handle)).entries, "total_tokens") == 192
+        assert sum_of((await opened.statement(handle)).entries, "total_tokens") == 192
 
 
 async def _charge(opened: Bank, handle: str, tokens: int, **more: Any) -> None:
@@ -97,7 +78,7 @@ async def test_a_charge_whose_record_is_not_written_is_taken_back(waits: bool) -
         assert opened.tokens(handle) == (settled, 0)
         opened.journal.failing = False
         await pass_time(1)
-        statement = await statement_of(opened, handle)
+        statement = await opened.statement(handle)
         assert [entry.kind for entry in statement.entries[-2:]] == ["charge", "undo"]
         assert sum_of(statement.entries, "total_tokens") == settled
         # It was not made, so it may be made now.
@@ -142,7 +123,7 @@ async def test_a_charge_that_is_cancelled_at_the_moment_of_its_turn_leaves_the_b
         scope.cancel()
         await pass_time(5)
         told = opened.get(handle)
-        statement = await statement_of(opened, handle)
+        statement = await opened.statement(handle)
         assert sum_of(statement.entries, "total_tokens") == told.settled.total_tokens
         assert opened.is_at_rest()
 

@@ -3,17 +3,13 @@
 from typing import Any
 
 import anyio
-import msgspec
 
 from llmd.books import (
     BudgetParams,
     CloseParams,
-    StatementParams,
-    TreeParams,
 )
-from tests.support.stub import Caller, Stub, input_bound, used
+from tests.support.stub import HELD, Caller, Stub, used
 from tests.support.treasuries import (
-    Bank,
     bank,
     context,
     in_virtual_time,
@@ -21,20 +17,6 @@ from tests.support.treasuries import (
     refused,
     settle_down,
 )
-
-HELD = input_bound("x", 100) + 100
-"""What a call for 100 tokens holds."""
-
-
-def tree_of(opened: Bank, handle: str, **more: Any) -> Any:
-    params = msgspec.convert({"budget": handle, **more}, TreeParams)
-    return opened.operations.tree(params, context())
-
-
-async def statement_of(opened: Bank, handle: str, **more: Any) -> Any:
-    params = msgspec.convert({"budget": handle, **more}, StatementParams)
-    return await opened.operations.statement(params, context())
-
 
 # -- resize -----------------------------------------------------------------------------------------------------------
 

@@ -14,9 +14,8 @@ from llmd.books import (
     WatchParams,
 )
 from tests.support.sessions import STRANGER
-from tests.support.stub import Caller, input_bound
+from tests.support.stub import HELD, Caller
 from tests.support.treasuries import (
-    Bank,
     Line,
     bank,
     context,
@@ -25,20 +24,6 @@ from tests.support.treasuries import (
     settle_down,
     sum_of,
 )
-
-HELD = input_bound("x", 100) + 100
-"""What a call for 100 tokens holds."""
-
-
-def tree_of(opened: Bank, handle: str, **more: Any) -> Any:
-    params = msgspec.convert({"budget": handle, **more}, TreeParams)
-    return opened.operations.tree(params, context())
-
-
-async def statement_of(opened: Bank, handle: str, **more: Any) -> Any:
-    params = msgspec.convert({"budget": handle, **more}, StatementParams)
-    return await opened.operations.statement(params, context())
-
 
 # -- the operator -----------------------------------------------------------------------------------------------------
 
@@ -79,19 +64,19 @@ async def test_a_tree_comes_in_pages_and_shows_only_what_the_handle_reaches() ->
         root = await opened.open(1000)
         children = [await opened.open(100, parent=root) for _ in range(5)]
         await opened.charge(children[0], 5)
-        (whole,) = tree_of(opened, root).budgets
+        (whole,) = opened.tree(root).budgets
         assert whole.settled.total_tokens == 5
         assert [one.id for one in whole.below] == [opened.get(child).id for child in children]
-        page = tree_of(opened, root, limit=3)
+        page = opened.tree(root, limit=3)
         assert len(page.budgets[0].below) == 2
-        rest = tree_of(opened, root, limit=10, cursor=page.cursor)
+        rest = opened.tree(root, limit=10, cursor=page.cursor)
         assert [one.id for one in rest.budgets] == [one.id for one in whole.below[2:]]
         assert {one.parent for one in rest.budgets} == {whole.id}
         assert rest.cursor is None
-        (alone,) = tree_of(opened, children[1]).budgets
+        (alone,) = opened.tree(children[1]).budgets
         assert (alone.id, alone.below) == (whole.below[1].id, [])
         with refused("invalid_params", path="cursor"):
-            tree_of(opened, root, cursor="b_gone")
+            opened.tree(root, cursor="b_gone")
 
 
 @in_virtual_time
@@ -104,7 +89,7 @@ async def test_a_statement_comes_in_pages_and_tells_of_the_budget_and_all_below(
             await opened.charge(child if number % 2 else other, number + 1)
         entries, cursor, pages = [], None, 0
         while True:
-            page = await statement_of(opened, root, limit=4, cursor=cursor)
+            page = await opened.statement(root, limit=4, cursor=cursor)
             entries += page.entries
             pages += 1
             if (cursor := page.cursor) is None:
@@ -112,12 +97,12 @@ async def test_a_statement_comes_in_pages_and_tells_of_the_budget_and_all_below(
         assert pages == 4
         assert sum_of(entries, "total_tokens") == 55 == opened.tokens(root)[0]
         assert [entry.amounts["total_tokens"] for entry in entries if entry.kind == "charge"] == list(range(1, 11))
-        own = await statement_of(opened, child)
+        own = await opened.statement(child)
         assert {entry.budget for entry in own.entries} == {opened.get(child).id}
         assert sum_of(own.entries, "total_tokens") == 30
         for wrong in ("x", "-1", "٣", "1.5"):
             with refused("invalid_params", path="cursor"):
-                await statement_of(opened, root, cursor=wrong)
+                await opened.statement(root, cursor=wrong)
 
 
 @in_virtual_time
@@ -127,7 +112,7 @@ async def test_a_statement_tells_what_has_happened_just_now() -> None:
         caller = Caller(opened, group)
         await caller.begin(handle, max_tokens=100)
         await caller.finish()
-        (_, settled) = (await statement_of(opened, handle)).entries
+        (_, settled) = (await opened.statement(handle)).entries
         assert (settled.kind, settled.request_id, settled.target) == ("settle", "r1", "metered/m")
         assert (settled.amounts["total_tokens"], settled.held["total_tokens"]) == (2, HELD)
 
@@ -137,7 +122,7 @@ async def test_where_the_store_is_read_only_its_statements_are_still_read() -> N
     async with bank() as opened:
         handle = await opened.open(1000)
         opened.journal.reason = "acknowledged records are lost"
-        assert len((await statement_of(opened, handle)).entries) == 1
+        assert len((await opened.statement(handle)).entries) == 1
         with refused("ledger_unavailable"):
             await opened.charge(handle, 1)
 

@@ -34,6 +34,10 @@ def input_bound(said: str, max_tokens: int) -> int:
     return len(msgspec.json.encode(Sent(said, max_tokens))) + OVERHEAD
 
 
+HELD = input_bound("x", 100) + 100
+"""What a call for 100 tokens holds."""
+
+
 class Stub:
     """`go` lets the calls in it answer `outcome`; `places` many at a time get in."""
 

@@ -16,7 +16,18 @@ import trio
 from anyio.lowlevel import checkpoint
 from trio.testing import MockClock
 
-from llmd.books import BudgetParams, ChargeParams, CloseParams, OpenParams, ResizeParams, Snapshot, Statement
+from llmd.books import (
+    BudgetParams,
+    ChargeParams,
+    CloseParams,
+    OpenParams,
+    ResizeParams,
+    Snapshot,
+    Statement,
+    StatementParams,
+    Tree,
+    TreeParams,
+)
 from llmd.budget_operations import BudgetOperations
 from llmd.clock import Clock, Now
 from llmd.context import Context, Notify, Peer
@@ -184,6 +195,13 @@ class Bank:
 
     def get(self, handle: str) -> Snapshot:
         return self.operations.get(BudgetParams(budget=handle), context())
+
+    def tree(self, handle: str, **more: Any) -> Tree:
+        return self.operations.tree(msgspec.convert({"budget": handle, **more}, TreeParams), context())
+
+    async def statement(self, handle: str, **more: Any) -> Statement:
+        params = msgspec.convert({"budget": handle, **more}, StatementParams)
+        return await self.operations.statement(params, context())
 
     def tokens(self, handle: str) -> tuple[int, int]:
         """How many are settled, and how many held."""
