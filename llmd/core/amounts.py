@@ -23,6 +23,7 @@ GUARDS: Packed = ONES << (LANE - 1)
 UNLIMITED: Packed = ONES * AMOUNT_MAX
 FULL_LANE = (1 << LANE - 1) - 1
 """More than any counter reaches."""
+_GUARD_OF: dict[Unit, Packed] = {unit: 1 << shift + LANE - 1 for unit, shift in _SHIFTS}
 _ALMOST: Packed = GUARDS - ONES
 
 
@@ -58,7 +59,7 @@ def lanes(packed: Packed) -> list[int]:
 
 def guard(unit: Unit) -> Packed:
     """The guard of this unit's lane."""
-    return 1 << (UNITS.index(unit) + 1) * LANE - 1
+    return _GUARD_OF[unit]
 
 
 def unpack(packed: Packed) -> Amounts:
@@ -86,6 +87,8 @@ def greatest(a: Packed, b: Packed) -> Packed:
     wins = (a | GUARDS) - b & GUARDS
     if wins == GUARDS:
         return a
+    if not wins:
+        return b
     mask = wins - (wins >> LANE - 1)
     return b ^ (a ^ b) & mask
 

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 from functools import lru_cache
-from math import ceil, lcm
+from math import lcm
 
 from llmd.chat import Usage
 from llmd.core.rows import Price
@@ -14,20 +14,29 @@ NANO_USD_A_TOKEN = 1000
 
 def cost_nano_usd(usage: Usage, price: Price) -> int:
     """What this usage costs, rounded up once, AMOUNT_MAX at most."""
-    return min(AMOUNT_MAX, ceil(exact_nano_usd(usage, price)))
+    amount, over = _scaled(usage, price)
+    return min(AMOUNT_MAX, -(-amount // over))
 
 
 def exact_nano_usd(usage: Usage, price: Price) -> Fraction:
-    """What this usage costs. A cache rate that is not given is the input rate."""
+    """What this usage costs."""
+    return Fraction(*_scaled(usage, price))
+
+
+def _scaled(usage: Usage, price: Price) -> tuple[int, int]:
+    """The cost as an integer, and what it is to be divided by."""
     (plain, read, written, output), over = _rates(price)
     uncached = max(0, usage.input_tokens - usage.cache_read_tokens - usage.cache_write_tokens)
     cached = usage.cache_read_tokens * read + usage.cache_write_tokens * written
-    return Fraction(uncached * plain + cached + usage.output_tokens * output, over)
+    return uncached * plain + cached + usage.output_tokens * output, over
 
 
 @lru_cache(1024)
 def _rates(price: Price) -> tuple[tuple[int, ...], int]:
-    """What a token costs: of the input, read from and written to the cache, of the output; over one denominator."""
+    """What a token costs: of the input, read from and written to the cache, of the output; over one denominator.
+
+    A cache rate that is not given is the input rate.
+    """
     read = price.input if price.cache_read is None else price.cache_read
     written = price.input if price.cache_write is None else price.cache_write
     # A decimal price as the user wrote it, not its nearest binary fraction.
