@@ -1,8 +1,7 @@
 """The providers that llmd knows, as rows, and the ones that a configuration or the environment adds up to.
 
 Data, not classes: a provider of a known dialect is one row here, or one table in a configuration. Sources of the base
-URLs, variables and flags: the providers' API references, November 2026. Anthropic and Gemini are reached through their
-own OpenAI-compatible endpoints.
+URLs, variables and flags: the providers' API references, November 2026.
 """
 
 from collections.abc import Mapping
@@ -41,12 +40,14 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             max_tokens_name="max_completion_tokens",
         ),
         "anthropic": Known(
+            dialect="anthropic",
             base_url="https://api.anthropic.com/v1",
             key_env=("ANTHROPIC_API_KEY",),
             default_model="claude-haiku-4-5",
         ),
         "gemini": Known(
-            base_url="https://generativelanguage.googleapis.com/v1beta/openai",
+            dialect="gemini",
+            base_url="https://generativelanguage.googleapis.com/v1beta",
             key_env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
             default_model="gemini-2.5-flash",
         ),

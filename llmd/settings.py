@@ -60,7 +60,7 @@ class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_def
     latency_ms fail  of the echo dialect: how long it takes, and the error that it answers with
     """
 
-    dialect: Literal["openai", "echo"] | None = None
+    dialect: Literal["anthropic", "echo", "gemini", "ollama", "openai", "openai-responses"] | None = None
     base_url: str | None = None
     api_key: KeySettings | None = None
     default_model: Name | None = None

@@ -90,7 +90,7 @@ WRONG = [
         ["budgets: a and b cannot all be the `default`"],
     ),
     ("a store that there is not", '[ledger]\nstore = "redis"', ['ledger.store: expected "memory" or "sqlite"']),
-    ("an unknown dialect", '[providers.a]\ndialect = "x"', ['providers.a.dialect: expected "echo" or "openai"']),
+    ("an unknown dialect", '[providers.a]\ndialect = "x"', ['providers.a.dialect: expected "anthropic" or "echo" or']),
     ("a provider without an address", "[providers.a]", ["providers.a: needs a `base_url`, as in"]),
     (
         "an address that is none",
@@ -140,7 +140,7 @@ WRONG = [
         'b = 1\n[providers.a]\ndialect = "x"\nmax_concurrency = -1\n[providers.c]\nfoo = 1',
         [
             "b: there is no such member",
-            'providers.a.dialect: expected "echo"',
+            'providers.a.dialect: expected "anthropic"',
             "providers.a.max_concurrency: expected an integer >= 1",
             "providers.c.foo: there is no such member",
         ],

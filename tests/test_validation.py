@@ -25,7 +25,7 @@ CASES = [
     (Ask, '{"prompt": "x", "reasoning": {}}', "reasoning", "give one of `effort` and `tokens`"),
     (Ask, '{"prompt": "x", "messages": [{"role": "user", "content": ""}]}', "", "give one of `prompt` and `messages`"),
     (Ask, "[]", "", "expected an object, got an array"),
-    (Settings, '{"providers": {"a": {"dialect": "x"}}}', "providers.dialect", 'expected "echo" or "openai"'),
+    (Settings, '{"providers": {"a": {"dialect": "x"}}}', "providers.dialect", 'expected "anthropic" or "echo" or'),
 ]
 
 

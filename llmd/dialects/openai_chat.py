@@ -20,19 +20,16 @@ from llmd.chat import (
     Message,
     NamedTool,
     TextPart,
-    ToolCall,
-    ToolCallDelta,
     ToolCallPart,
     ToolResultPart,
     Usage,
 )
 from llmd.core.rows import ModelRow
-from llmd.dialects.base import Answer, Failure, Headers, HttpCall, Outcome
-from llmd.dialects.openai_errors import read_error, read_stream_error, request_id
-from llmd.dialects.sse import SSEDecoder
-from llmd.scalars import AMOUNT_MAX
-
-ERROR_BYTES_MAX = 2**20
+from llmd.dialects.base import Headers, HttpCall, Reader
+from llmd.dialects.draft import TICKS_A_NANO_USD, Draft, amount, nano_usd
+from llmd.dialects.events import Event
+from llmd.dialects.reading import BodyReader, ErrorReader, StreamReader, is_event_stream
+from llmd.dialects.refusals import read_stream_error
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -86,12 +83,10 @@ class OpenAIChat:
             dropped=dropped,
         )
 
-    def reader(self, call: HttpCall, status: int, headers: Headers) -> "ErrorReader | BodyReader | StreamReader":
+    def reader(self, call: HttpCall, status: int, headers: Headers) -> Reader:
         if status != 200:
             return ErrorReader(status, headers)
-        if headers.get("content-type", "").lower().startswith("text/event-stream"):
-            return StreamReader(headers)
-        return BodyReader(headers)
+        return StreamReader(_Chat(headers)) if is_event_stream(headers) else BodyReader(_Chat(headers))
 
 
 def _tool_choice(choice: str | NamedTool) -> Any:
@@ -154,11 +149,13 @@ class _Usage(Struct):
     completion_tokens_details: _Details | None = None
     prompt_cache_hit_tokens: int | None = None  # DeepSeek
     num_cached_tokens: int | None = None  # Mistral
+    cost: Any = None  # USD; OpenRouter's a number, Perplexity's an object
+    cost_in_usd_ticks: int | None = None  # xAI
 
     @property
     def cached(self) -> int:
         details = self.prompt_tokens_details or _Details()
-        return _amount(details.cached_tokens or self.prompt_cache_hit_tokens or self.num_cached_tokens)
+        return amount(details.cached_tokens or self.prompt_cache_hit_tokens or self.num_cached_tokens)
 
 
 class _Function(Struct):
@@ -205,197 +202,63 @@ class _Reply(Struct):
 _decode_reply = msgspec.json.Decoder(_Reply).decode
 
 
-def _invalid(message: str, headers: Headers, usage: Usage | None = None) -> Failure:
-    return Failure(
-        kind="upstream_invalid", message=message, http_status=200, request_id=request_id(headers), usage=usage
-    )
-
-
-class ErrorReader:
-    """Collects the body behind an error status."""
-
-    whole = False
-
-    def __init__(self, status: int, headers: Headers) -> None:
-        self._status = status
-        self._headers = headers
-        self._body = bytearray()
-
-    def feed(self, data: bytes) -> list[Delta]:
-        self._body += data[: max(0, ERROR_BYTES_MAX - len(self._body))]
-        return []
-
-    def end(self, cut: bool) -> Outcome:
-        return read_error(self._status, self._headers, bytes(self._body))
-
-
-class _Assembly:
-    """The answer so far, put together from messages or deltas."""
+class _Chat(Draft):
+    whole_name = "a chat completion"
+    part_name = "choice"
 
     def __init__(self, headers: Headers) -> None:
-        self.headers = headers
-        self.failure: Failure | None = None
-        self.chosen = False  # whether anything of an answer has come
-        self.finish: str | None = None
-        self.usage: Usage | None = None
-        self._texts: list[str] = []
-        self._reasoning: list[str] = []
-        self._refusals: list[str] = []
-        self._calls: dict[int, _PartialCall] = {}
+        super().__init__(headers)
+        self._finish: str | None = None
 
-    def take(self, reply: _Reply) -> list[Delta]:
+    def take(self, event: Event) -> list[Delta]:
+        if event.data.strip() == b"[DONE]":
+            self.ended = True
+            return []
+        return self._take(_decode_reply(event.data))
+
+    def take_body(self, body: bytes) -> None:
+        self._take(_decode_reply(body))
+
+    def may_end(self) -> bool:
+        # A proxy may eat [DONE]; a finish reason and the usage behind it are an end too.
+        return self.ended or (self._finish is not None and self.usage is not None)
+
+    def finish(self) -> FinishReason:
+        if self.calls and self._finish in ("stop", "", None):
+            return "tool_calls"  # some copies say "stop", or nothing, behind tool calls
+        return _FINISH.get(self._finish or "", "other")
+
+    def _take(self, reply: _Reply) -> list[Delta]:
         if reply.error is not UNSET and reply.error is not None:
             self.failure = read_stream_error(reply.error, self.headers)
             return []
         usage = reply.usage or (reply.x_groq.usage if reply.x_groq else None)
         if usage is not None:
             self.usage = _usage(usage)
+            self.cost_nano_usd = _cost(usage)
         deltas: list[Delta] = []
         for choice in reply.choices or []:
             if choice.index:
                 continue  # of several that were asked for, the first
-            self.chosen = True
-            self.finish = choice.finish_reason or self.finish
+            self.begun = True
+            self._finish = choice.finish_reason or self._finish
             said = choice.message or choice.delta  # Perplexity sends an empty delta beside the message
             if said is not None:
                 deltas += self._say(said)
         return deltas
 
     def _say(self, said: _Said) -> list[Delta]:
-        deltas: list[Delta] = []
         text, thought = _split_content(said.content)
-        reasoning = (said.reasoning or said.reasoning_content or "") + thought
-        if reasoning:
-            self._reasoning.append(reasoning)
-            deltas.append(Delta(reasoning=reasoning))
-        if said.refusal:
-            self._refusals.append(said.refusal)
-        if text:
-            self._texts.append(text)
-            deltas.append(Delta(text=text))
-        return deltas + [Delta(tool_call=self._call(call)) for call in said.tool_calls or []]
-
-    def _call(self, call: _ToolCall) -> ToolCallDelta:
-        # A copy may leave the index out: then an id begins a call, and what has none goes on with the last.
-        index = call.index
-        if index is None:
-            index = len(self._calls) if call.id or not self._calls else max(self._calls)
-        first = index not in self._calls
-        known = self._calls.setdefault(index, _PartialCall())
-        function = call.function or _Function()
-        arguments = function.arguments or ""
-        if isinstance(arguments, dict):
-            arguments = msgspec.json.encode(arguments).decode()
-        known.id = call.id or known.id
-        known.name = function.name or known.name
-        known.arguments.append(arguments)
-        return ToolCallDelta(
-            index=index,
-            id=known.id if first and known.id else UNSET,
-            name=known.name if first and known.name else UNSET,
-            arguments=arguments if arguments else UNSET,
-        )
-
-    def outcome(self) -> Outcome:
-        if self.failure is not None:
-            return self.failure
-        calls = []
-        for index, partial in sorted(self._calls.items()):
-            arguments = _arguments("".join(partial.arguments))
-            if arguments is None:
-                return _invalid("the model's tool call has arguments that are not JSON", self.headers, self.usage)
-            calls.append(ToolCall(partial.id or f"call_{index}", partial.name, arguments))
-        finish: FinishReason = _FINISH.get(self.finish or "", "other")
-        if self._refusals:
-            finish = "refusal"
-        elif calls and self.finish in ("stop", "", None):
-            finish = "tool_calls"  # some copies say "stop", or nothing, behind tool calls
-        return Answer(
-            text="".join(self._texts),
-            finish_reason=finish,
-            tool_calls=calls,
-            reasoning="".join(self._reasoning) or None,
-            refusal="".join(self._refusals) or None,
-            usage=self.usage,
-            request_id=request_id(self.headers),
-        )
-
-
-class _PartialCall(Struct):
-    id: str = ""
-    name: str = ""
-    arguments: list[str] = []
-
-
-class BodyReader:
-    """Reads one JSON body."""
-
-    whole = False  # which only the end of the response can tell
-
-    def __init__(self, headers: Headers) -> None:
-        self._assembly = _Assembly(headers)
-        self._body = bytearray()
-
-    def feed(self, data: bytes) -> list[Delta]:
-        self._body += data
-        return []
-
-    def end(self, cut: bool) -> Outcome:
-        headers = self._assembly.headers
-        if cut:
-            return _invalid("the provider's answer broke off before its end", headers)
-        try:
-            reply = _decode_reply(self._body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return _invalid("the provider's answer is not a chat completion", headers)
-        self._assembly.take(reply)
-        if self._assembly.failure is None and not self._assembly.chosen:
-            return _invalid("the provider's answer holds no choice", headers, self._assembly.usage)
-        return self._assembly.outcome()
-
-
-class StreamReader:
-    """Reads a stream of chunks, which is whole only when its end mark has come."""
-
-    def __init__(self, headers: Headers) -> None:
-        self._assembly = _Assembly(headers)
-        self._events = SSEDecoder()
-        self._done = False
-
-    def feed(self, data: bytes) -> list[Delta]:
-        deltas: list[Delta] = []
-        for event in self._events.feed(data):
-            deltas += self._event(event.data)
+        self.refuse(said.refusal)
+        deltas = self.think((said.reasoning or said.reasoning_content or "") + thought) + self.say(text)
+        for call in said.tool_calls or []:
+            # A copy may leave the index out: then an id begins a call, and what has none goes on with the last.
+            index = call.index
+            if index is None:
+                index = self.calls if call.id or not self.calls else self.last_call
+            function = call.function or _Function()
+            deltas += self.call(index, call.id, function.name, function.arguments)
         return deltas
-
-    def _event(self, data: bytes) -> list[Delta]:
-        if self._done or self._assembly.failure is not None:
-            return []
-        if data.strip() == b"[DONE]":
-            self._done = True
-            return []
-        try:
-            return self._assembly.take(_decode_reply(data))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            # Usage told so far, as some tell it with every chunk, is not what the whole will cost.
-            self._assembly.failure = _invalid("the provider's stream holds what is not a chunk", self._assembly.headers)
-            return []
-
-    @property
-    def whole(self) -> bool:
-        return self._done
-
-    def end(self, cut: bool) -> Outcome:
-        assembly = self._assembly
-        for event in self._events.end():
-            self._event(event.data)
-        # A proxy may eat [DONE]; a finish reason and the usage behind it are an end too.
-        whole = self._done or (assembly.finish is not None and assembly.usage is not None)
-        if assembly.failure is None and not whole:
-            return _invalid("the provider's stream broke off before its end", assembly.headers)
-        if assembly.failure is None and not assembly.chosen:
-            return _invalid("the provider's stream holds no choice", assembly.headers, assembly.usage)
-        return assembly.outcome()
 
 
 def _split_content(content: str | list[Any] | None) -> tuple[str, str]:
@@ -411,35 +274,26 @@ def _split_content(content: str | list[Any] | None) -> tuple[str, str]:
     return text, thoughts
 
 
-def _arguments(text: str) -> dict[str, Any] | None:
-    if not text.strip():
-        return {}
-    try:
-        value = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
+def _cost(usage: _Usage) -> int | None:
+    if usage.cost_in_usd_ticks is not None:
+        return amount(-(-usage.cost_in_usd_ticks // TICKS_A_NANO_USD))
+    return nano_usd(usage.cost.get("total_cost") if isinstance(usage.cost, dict) else usage.cost)
 
 
 def _usage(usage: _Usage) -> Usage | None:
     """Usage in llmd's arithmetic; None where the provider told half of it, or zeros for a call that it served."""
     if min(-1 if count is None else count for count in (usage.prompt_tokens, usage.completion_tokens)) < 0:
         return None
-    asked, answered = _amount(usage.prompt_tokens), _amount(usage.completion_tokens)
+    asked, answered = amount(usage.prompt_tokens), amount(usage.completion_tokens)
     if asked + answered == 0:
         return None
-    thought = _amount((usage.completion_tokens_details or _Details()).reasoning_tokens)
+    thought = amount((usage.completion_tokens_details or _Details()).reasoning_tokens)
     if usage.total_tokens is not None and usage.total_tokens == asked + answered + thought:
-        answered = _amount(answered + thought)  # xAI counts reasoning beside the completion, as its total says
+        answered = amount(answered + thought)  # xAI counts reasoning beside the completion, as its total says
     return Usage(
         input_tokens=asked,
         output_tokens=answered,
-        total_tokens=_amount(asked + answered),
+        total_tokens=amount(asked + answered),
         cache_read_tokens=usage.cached,
         reasoning_tokens=thought,
     )
-
-
-def _amount(tokens: int | None) -> int:
-    """A count as a provider tells it, within what llmd may say."""
-    return min(max(0, tokens or 0), AMOUNT_MAX)

@@ -12,7 +12,8 @@ def test_a_wrong_file_is_told_line_by_line_with_file_and_key_path(tmp_path: Path
     assert (done.status, done.out) == (1, "")
     first, second = done.err.splitlines()
     assert first.startswith(f"{file}: colour: there is no such member")
-    assert second == f'{file}: providers.a.dialect: expected "echo" or "openai"'
+    names = ("anthropic", "echo", "gemini", "ollama", "openai", "openai-responses")
+    assert second == f"{file}: providers.a.dialect: expected " + " or ".join(f'"{name}"' for name in names)
 
 
 def test_a_good_file_lists_its_providers_and_whether_their_keys_are_there(tmp_path: Path) -> None:

@@ -185,6 +185,26 @@ def test_usage_arithmetic(said: dict[str, Any] | None, usage: Usage | None) -> N
     assert answer(whole({"content": "x"}, usage=said)).usage == usage
 
 
+@pytest.mark.parametrize(
+    ("said", "cost"),
+    [
+        ("", None),
+        (', "cost": 0.0000123456789', 12346),
+        (', "cost": 0', 0),
+        (', "cost": null', None),
+        (', "cost": 1e300', AMOUNT_MAX),
+        (', "cost": {"total_cost": 0.006}', 6_000_000),
+        (', "cost": "much"', None),
+        (', "cost": -1', 0),
+        (', "cost_in_usd_ticks": 11', 2),
+    ],
+)
+def test_what_the_provider_bills_is_the_cost_rounded_up(said: str, cost: int | None) -> None:
+    usage = f'{{"prompt_tokens": 1, "completion_tokens": 1{said}}}'
+    body = f'{{"choices": [{{"message": {{"content": "a"}}, "finish_reason": "stop"}}], "usage": {usage}}}'
+    assert answer(body.encode()).cost_nano_usd == cost
+
+
 def test_other_choices_are_not_mixed_in() -> None:
     stream = [
         chunk({"content": "a"}),

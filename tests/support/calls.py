@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import msgspec
 
 from llmd.chat import Ask, Delta
 from llmd.core.rows import ModelRow
@@ -24,6 +25,15 @@ def row(base_url: str = "http://127.0.0.1:9/v1", **facts: Any) -> ModelRow:
 
 def ask(**params: Any) -> Ask:
     return Ask(**({} if "messages" in params else {"prompt": "hello"}) | params)
+
+
+def body(dialect: str, max_tokens: int | None = None, stream: bool = False, model: str = "m1", **params: Any) -> Any:
+    """What a request says in this dialect."""
+    return msgspec.json.decode(DIALECTS[dialect].request(ask(**params), row(model=model), max_tokens, stream).body)
+
+
+def dropped(dialect: str, max_tokens: int | None = None, **params: Any) -> list[str]:
+    return DIALECTS[dialect].request(ask(**params), row(), max_tokens, False).dropped
 
 
 class Caller:

@@ -1,6 +1,7 @@
-"""Server-sent events from bytes at any cut, as the WHATWG HTML standard, section 9.2.6, frames them.
+"""The events of a stream from bytes at any cut: server-sent ones, or a JSON object a line.
 
-Lines end at CR LF, LF or CR and nowhere else: other Unicode line ends are legal inside JSON.
+Server-sent events are framed as in the WHATWG HTML standard, section 9.2.6. Lines end at CR LF, LF or CR and nowhere
+else: other Unicode line ends are legal inside JSON.
 """
 
 from typing import NamedTuple
@@ -13,16 +14,13 @@ class Event(NamedTuple):
     data: bytes
 
 
-class SSEDecoder:
+class _Decoder:
     """`feed` gives the events that are complete. `overflowed` is true after one longer than `limit` bytes."""
 
     def __init__(self, limit: int = EVENT_BYTES_MAX) -> None:
         self.overflowed = False
         self._limit = limit
-        self._name = b""
-        self._data: list[bytes] = []
-        self._size = 0
-        self._first = True  # no line has ended yet
+        self._size = 0  # of the lines of an event that is not complete
         self._pieces: list[bytes] = []  # of a line that has not ended
         self._pieces_size = 0
 
@@ -51,8 +49,29 @@ class SSEDecoder:
         self._pieces_size += len(piece)
         if self._pieces_size + self._size > self._limit:
             self.overflowed = True
-            self._pieces, self._data = [], []
+            self._pieces = []
         return []
+
+    def _line(self, line: bytes) -> Event | None:
+        """The event that this line completes."""
+        raise NotImplementedError
+
+
+class LineDecoder(_Decoder):
+    """Each line is an event, but for empty ones."""
+
+    def _line(self, line: bytes) -> Event | None:
+        return Event(b"", line) if line.strip() else None
+
+
+class SSEDecoder(_Decoder):
+    """Server-sent events."""
+
+    def __init__(self, limit: int = EVENT_BYTES_MAX) -> None:
+        super().__init__(limit)
+        self._name = b""
+        self._data: list[bytes] = []
+        self._first = True  # no line has ended yet
 
     def _line(self, line: bytes) -> Event | None:
         if self._first:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmd.dialects.sse import Event, SSEDecoder
+from llmd.dialects.events import Event, SSEDecoder
 
 
 def events(*pieces: bytes) -> list[Event]:

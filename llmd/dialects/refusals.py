@@ -1,7 +1,8 @@
-"""What a refusal in OpenAI's shape, or in that of its copies, means.
+"""What a provider's refusal means, whichever it is.
 
 Shapes: {"error": {"message", "type", "code"}}, {"error": "text"}, {"code", "error": "text"} (xAI), {"detail"} and
-{"object": "error", "message", "type"} (Mistral, vLLM), a list holding one of them (Gemini's compatible endpoint).
+{"object": "error", "message", "type"} (Mistral, vLLM), a list holding one of them (Gemini's compatible endpoint);
+Gemini says in `details` when to come back.
 Sources: the providers' API references, and llama.cpp's tools/server for `exceed_context_size_error`.
 """
 
@@ -47,6 +48,10 @@ class _Words:
             str(inner[name]) for name in ("code", "type", "status") if isinstance(inner.get(name), str | int)
         )
         self.all = f"{self.codes} {self.message or ''}"
+        details = inner.get("details")
+        known = [detail for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []
+        delays = [_seconds(detail["retryDelay"]) for detail in known if isinstance(detail.get("retryDelay"), str)]
+        self.retry_after_s = next(iter(delays), None)
 
 
 def read_error(status: int, headers: Headers, body: bytes) -> Failure:
@@ -58,7 +63,7 @@ def read_error(status: int, headers: Headers, body: bytes) -> Failure:
         message=message,
         retryable=retryable,
         billed=billed(status),
-        retry_after_s=retry_after_s(headers),
+        retry_after_s=retry_after_s(headers) or words.retry_after_s,
         http_status=status,
         request_id=request_id(headers),
         # What a provider says of a key that it refused may quote the key.
@@ -132,6 +137,15 @@ def retry_after_s(headers: Headers) -> float | None:
                 seconds = (parsedate_to_datetime(value) - parsedate_to_datetime(headers["date"])).total_seconds()
             except (ValueError, TypeError, OverflowError):
                 seconds = None
+    return _bounded(seconds)
+
+
+def _seconds(delay: str) -> float | None:
+    """Of a duration as Google writes it, "48.5s"."""
+    return _bounded(_number(delay.removesuffix("s")))
+
+
+def _bounded(seconds: float | None) -> float | None:
     return min(seconds, RETRY_AFTER_MAX_S) if seconds is not None and seconds > 0 else None
 
 

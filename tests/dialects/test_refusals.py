@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmd.dialects.openai_errors import RETRY_AFTER_MAX_S, read_error, read_stream_error, request_id, retry_after_s
+from llmd.dialects.refusals import RETRY_AFTER_MAX_S, read_error, read_stream_error, request_id, retry_after_s
 from llmd.errors import KINDS
 
 

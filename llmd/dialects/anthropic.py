@@ -1,0 +1,332 @@
+"""Anthropic's messages.
+
+Requests: `POST {base_url}/messages`. Responses whole or as named SSE events that end with `message_stop`; the usage of
+`message_delta` is cumulative, and may leave out what `message_start` has told. What the model thought is signed and
+wanted back unchanged, so a turn with more in it than text and tool calls is carried as it came. Sources: the
+provider's API reference and SDK.
+"""
+
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from llmd.chat import (
+    Chat,
+    Delta,
+    FilePart,
+    FinishReason,
+    ImagePart,
+    Message,
+    NamedTool,
+    Reasoning,
+    StatePart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+)
+from llmd.core.rows import ModelRow
+from llmd.dialects.base import Headers, HttpCall, Reader
+from llmd.dialects.draft import Draft, amount
+from llmd.dialects.events import Event
+from llmd.dialects.reading import BodyReader, ErrorReader, StreamReader, is_event_stream
+from llmd.dialects.refusals import read_stream_error
+
+VERSION = "2023-06-01"
+MAX_TOKENS = 4096  # of a request that names no limit, to a model whose own is not known: every model has as many
+THINKING_MIN = 1024
+
+_FINISH: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "refusal",
+}
+_THINKING = {"minimal": THINKING_MIN, "low": THINKING_MIN, "medium": 4096, "high": 16_384, "xhigh": 32_768}
+_CHOICES = {"auto": "auto", "none": "none", "required": "any"}
+
+
+class Anthropic:
+    auth_header = "x-api-key"
+    auth_prefix = ""
+
+    def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
+        dropped: list[str] = []
+        limit = max_tokens or row.max_output_tokens or MAX_TOKENS
+        body: dict[str, Any] = {
+            "model": row.model,
+            "max_tokens": limit,
+            "messages": _messages(chat, row.provider),
+        }
+        if system := "\n\n".join(turn.text for turn in chat.turns if turn.role == "system"):
+            body["system"] = system
+        thinking = _thinking(chat.reasoning, limit, dropped)
+        if thinking is not None:
+            body["thinking"] = thinking
+        for name in ("temperature", "top_p"):
+            if (value := getattr(chat, name)) is None:
+                continue
+            if thinking is not None and thinking["type"] == "enabled":
+                dropped.append(name)  # who thinks, samples as it was trained to
+            else:
+                body[name] = value
+        if chat.stop is not None:
+            body["stop_sequences"] = [chat.stop] if isinstance(chat.stop, str) else chat.stop
+        if chat.seed is not None:
+            dropped.append("seed")
+        if chat.tools is not None:
+            body["tools"] = [
+                {"name": tool.name, "input_schema": tool.parameters}
+                | ({} if tool.description is None else {"description": tool.description})
+                for tool in chat.tools
+            ]
+        if (choice := chat.tool_choice) is not None:
+            body["tool_choice"] = (
+                {"type": "tool", "name": choice.name} if isinstance(choice, NamedTool) else {"type": _CHOICES[choice]}
+            )
+        if (form := chat.response_format) is not None:
+            body["output_config"] = {"format": {"type": "json_schema", "schema": form.schema}}
+        if stream:
+            body["stream"] = True
+        return HttpCall(
+            row=row,
+            url=row.base_url.rstrip("/") + "/messages",
+            headers={
+                "content-type": "application/json",
+                "accept": "text/event-stream" if stream else "application/json",
+                "anthropic-version": VERSION,
+            },
+            body=msgspec.json.encode(body),
+            stream=stream,
+            dropped=dropped,
+        )
+
+    def reader(self, call: HttpCall, status: int, headers: Headers) -> Reader:
+        if status != 200:
+            return ErrorReader(status, headers)
+        return StreamReader(_Draft(headers)) if is_event_stream(headers) else BodyReader(_Draft(headers))
+
+
+def _thinking(reasoning: Reasoning | None, limit: int, dropped: list[str]) -> dict[str, Any] | None:
+    if reasoning is None:
+        return None
+    tokens = reasoning.tokens if reasoning.tokens is not None else _THINKING.get(reasoning.effort or "", 0)
+    if not tokens:
+        return {"type": "disabled"}
+    if limit <= THINKING_MIN:  # what it thinks is part of what it may say
+        dropped.append("reasoning")
+        return None
+    return {"type": "enabled", "budget_tokens": min(max(tokens, THINKING_MIN), limit - 1)}
+
+
+def _messages(chat: Chat, provider: str) -> list[dict[str, Any]]:
+    """The turns but for `system`; those of one role that follow one another are one message."""
+    messages: list[dict[str, Any]] = []
+    for turn in chat.turns:
+        if turn.role == "system":
+            continue
+        role = "assistant" if turn.role == "assistant" else "user"
+        content = turn.content if isinstance(turn.content, str) else _blocks(turn, provider)
+        if messages and messages[-1]["role"] == role:
+            messages[-1]["content"] = [*_list(messages[-1]["content"]), *_list(content)]
+        else:
+            messages.append({"role": role, "content": content})
+    return messages
+
+
+def _list(content: str | list[Any]) -> list[Any]:
+    return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def _blocks(turn: Message, provider: str) -> list[Any]:
+    states = [part for part in turn.parts if isinstance(part, StatePart) and part.provider == provider]
+    if states:  # all of what it had said, in its own words
+        return [block for state in states if isinstance(state.data, list) for block in state.data]
+    return [block for part in turn.parts if (block := _block(part)) is not None]
+
+
+def _block(part: Any) -> dict[str, Any] | None:
+    if isinstance(part, TextPart):
+        return {"type": "text", "text": part.text}
+    if isinstance(part, ImagePart | FilePart):
+        source = {"type": "base64", "media_type": part.media_type, "data": part.data}
+        return {"type": "image" if isinstance(part, ImagePart) else "document", "source": source}
+    if isinstance(part, ToolCallPart):
+        return {"type": "tool_use", "id": part.id, "name": part.name, "input": part.arguments}
+    if isinstance(part, ToolResultPart):
+        result = {"type": "tool_result", "tool_use_id": part.id, "content": part.content}
+        return {**result, "is_error": True} if part.error else result
+    return None
+
+
+# -- what comes back ------------------------------------------------------------------------------------------------
+
+
+class _OutputDetails(Struct):
+    thinking_tokens: int | None = None
+
+
+class _Usage(Struct):
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    output_tokens_details: _OutputDetails | None = None
+
+
+class _Reply(Struct):
+    """A whole message."""
+
+    content: list[dict[str, Any]] | None = None
+    stop_reason: str | None = None
+    usage: _Usage | None = None
+    error: Any | UnsetType = UNSET
+
+
+class _Piece(Struct):
+    """What a block goes on with, or what a message ends with."""
+
+    type: str | None = None
+    text: str | None = None
+    thinking: str | None = None
+    signature: str | None = None
+    partial_json: str | None = None
+    citation: Any = None
+    stop_reason: str | None = None
+
+
+class _Event(Struct):
+    type: str | None = None
+    index: int = 0
+    message: _Reply | None = None
+    content_block: dict[str, Any] | None = None
+    delta: _Piece | None = None
+    usage: _Usage | None = None
+    error: Any | UnsetType = UNSET
+
+
+_decode_reply = msgspec.json.Decoder(_Reply).decode
+_decode_event = msgspec.json.Decoder(_Event).decode
+
+
+class _Draft(Draft):
+    whole_name = "a message"
+    part_name = "message"
+
+    def __init__(self, headers: Headers) -> None:
+        super().__init__(headers)
+        self._stop: str | None = None
+        self._counts: dict[str, int] = {}
+        self._blocks: dict[int, dict[str, Any]] = {}
+        self._inputs: dict[int, list[str]] = {}  # of the blocks that are calls, as far as it has come
+        self._numbers: dict[int, int] = {}  # of the blocks that are tool calls, among those
+
+    def take_body(self, body: bytes) -> None:
+        reply = _decode_reply(body)
+        if reply.error is not UNSET and reply.error is not None:
+            self.failure = read_stream_error(reply.error, self.headers)
+            return
+        self._begin(reply)
+        for index, block in enumerate(reply.content or []):
+            self._start(index, block)
+
+    def take(self, event: Event) -> list[Delta]:
+        told = _decode_event(event.data)
+        kind = told.type or event.name.decode()
+        if kind == "error":
+            self.failure = read_stream_error(None if told.error is UNSET else told.error, self.headers)
+        elif kind == "message_start" and told.message is not None:
+            self._begin(told.message)
+        elif kind == "content_block_start" and told.content_block is not None:
+            return self._start(told.index, told.content_block)
+        elif kind == "content_block_delta" and told.delta is not None:
+            return self._go_on(told.index, told.delta)
+        elif kind == "message_delta":
+            self._stop = (told.delta.stop_reason if told.delta else None) or self._stop
+            self._count(told.usage)
+        elif kind == "message_stop":
+            self.ended = True
+        return []
+
+    def finish(self) -> FinishReason:
+        return _FINISH.get(self._stop or "", "other")
+
+    def state(self) -> Any:
+        blocks = [block for _, block in sorted(self._blocks.items())]
+        if all(block.get("type") in ("text", "tool_use") for block in blocks):
+            return None
+        for index, pieces in self._inputs.items():
+            self._blocks[index]["input"] = self.arguments("".join(pieces)) or {}
+        return blocks
+
+    def _begin(self, reply: _Reply) -> None:
+        self.begun = reply.content is not None
+        self._stop = reply.stop_reason
+        self._count(reply.usage)
+
+    def _start(self, index: int, block: dict[str, Any]) -> list[Delta]:
+        self._blocks[index] = block
+        kind = block.get("type")
+        if kind == "text":
+            return self.say(_text(block, "text"))
+        if kind == "thinking":
+            return self.think(_text(block, "thinking"))
+        if kind == "tool_use":
+            given = block.get("input")
+            arguments = given if isinstance(given, dict) and given else None
+            number = self._numbers[index] = self.calls
+            return self.call(number, _text(block, "id"), _text(block, "name"), arguments)
+        return []
+
+    def _go_on(self, index: int, piece: _Piece) -> list[Delta]:
+        block = self._blocks.setdefault(index, {"type": "text", "text": ""})
+        if piece.text is not None:
+            block["text"] = _text(block, "text") + piece.text
+            return self.say(piece.text)
+        if piece.thinking is not None:
+            block["thinking"] = _text(block, "thinking") + piece.thinking
+            return self.think(piece.thinking)
+        if piece.signature is not None:
+            block["signature"] = _text(block, "signature") + piece.signature
+        elif piece.partial_json is not None:
+            self._inputs.setdefault(index, []).append(piece.partial_json)
+            if index in self._numbers and piece.partial_json:
+                return self.call(self._numbers[index], None, None, piece.partial_json)
+        elif piece.citation is not None:
+            known = block.get("citations")
+            block["citations"] = [*(known if isinstance(known, list) else []), piece.citation]
+        return []
+
+    def _count(self, usage: _Usage | None) -> None:
+        """Counts are cumulative; those that are not told again stay."""
+        if usage is None:
+            return
+        told = {
+            "asked": usage.input_tokens,
+            "answered": usage.output_tokens,
+            "read": usage.cache_read_input_tokens,
+            "written": usage.cache_creation_input_tokens,
+            "thought": usage.output_tokens_details.thinking_tokens if usage.output_tokens_details else None,
+        }
+        self._counts |= {name: amount(count) for name, count in told.items() if count is not None}
+        counts = self._counts
+        if "asked" not in counts or "answered" not in counts:
+            return
+        read, written = counts.get("read", 0), counts.get("written", 0)
+        asked = amount(counts["asked"] + read + written)
+        self.usage = Usage(
+            input_tokens=asked,
+            output_tokens=counts["answered"],
+            total_tokens=amount(asked + counts["answered"]),
+            cache_read_tokens=read,
+            cache_write_tokens=written,
+            reasoning_tokens=counts.get("thought", 0),
+        )
+
+
+def _text(block: dict[str, Any], name: str) -> str:
+    value = block.get(name)
+    return value if isinstance(value, str) else ""

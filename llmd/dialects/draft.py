@@ -1,0 +1,164 @@
+"""An answer in the making: what a provider has said so far, put together in llmd's words.
+
+Each dialect has a draft of its own, which reads the provider's words; this is what they have in common.
+"""
+
+from decimal import Decimal
+from math import ceil
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from llmd.chat import Delta, FinishReason, ToolCall, ToolCallDelta, Usage
+from llmd.dialects.base import Answer, Failure, Headers, Outcome
+from llmd.dialects.events import Event
+from llmd.dialects.refusals import request_id
+from llmd.scalars import AMOUNT_MAX
+
+TICKS_A_NANO_USD = 10  # xAI bills in ticks of 1e-10 USD
+
+
+class _PartialCall(Struct):
+    id: str = ""
+    name: str = ""
+    arguments: list[str] = []
+
+
+class Draft:
+    """Reads one response, event by event or as one body. What it reads with may raise: then it is no such answer.
+
+    failure  what has become of it, once that is set
+    begun    whether anything of an answer has come
+    ended    whether its end mark has: all that may follow is the end of the response
+    """
+
+    whole_name = "an answer"  # what a body that cannot be read is not
+    part_name = "answer"  # what it lacks where nothing of an answer has come
+
+    def __init__(self, headers: Headers) -> None:
+        self.headers = headers
+        self.failure: Failure | None = None
+        self.begun = False
+        self.ended = False
+        self.usage: Usage | None = None
+        self.cost_nano_usd: int | None = None
+        self.request_id = request_id(headers)
+        self._texts: list[str] = []
+        self._reasoning: list[str] = []
+        self._refusals: list[str] = []
+        self._calls: dict[int, _PartialCall] = {}
+
+    # -- what a dialect says in its own way ---------------------------------------------------------------------------
+
+    def take(self, event: Event) -> list[Delta]:
+        """One event of a stream."""
+        raise NotImplementedError
+
+    def take_body(self, body: bytes) -> None:
+        """A whole response."""
+        raise NotImplementedError
+
+    def may_end(self) -> bool:
+        """Whether a stream that ends here was whole."""
+        return self.ended
+
+    def finish(self) -> FinishReason:
+        raise NotImplementedError
+
+    def state(self) -> Any:
+        """What the provider wants back in the next request, None if nothing."""
+        return None
+
+    # -- parts --------------------------------------------------------------------------------------------------------
+
+    def say(self, text: str | None) -> list[Delta]:
+        if not text:
+            return []
+        self._texts.append(text)
+        return [Delta(text=text)]
+
+    def think(self, text: str | None) -> list[Delta]:
+        if not text:
+            return []
+        self._reasoning.append(text)
+        return [Delta(reasoning=text)]
+
+    def refuse(self, text: str | None) -> None:
+        if text:
+            self._refusals.append(text)
+
+    def call(
+        self, index: int, identifier: str | None, name: str | None, arguments: str | dict[str, Any] | None
+    ) -> list[Delta]:
+        """A tool call, or the next piece of the one at `index`."""
+        first = index not in self._calls
+        known = self._calls.setdefault(index, _PartialCall())
+        text = msgspec.json.encode(arguments).decode() if isinstance(arguments, dict) else arguments or ""
+        known.id = identifier or known.id
+        known.name = name or known.name
+        known.arguments.append(text)
+        delta = ToolCallDelta(
+            index=index,
+            id=known.id if first and known.id else UNSET,
+            name=known.name if first and known.name else UNSET,
+            arguments=text if text else UNSET,
+        )
+        return [Delta(tool_call=delta)]
+
+    @property
+    def calls(self) -> int:
+        return len(self._calls)
+
+    @property
+    def last_call(self) -> int:
+        return max(self._calls)
+
+    def invalid(self, message: str, usage: Usage | None = None) -> Failure:
+        return Failure(
+            kind="upstream_invalid", message=message, http_status=200, request_id=self.request_id, usage=usage
+        )
+
+    @staticmethod
+    def arguments(text: str) -> dict[str, Any] | None:
+        """Those of a tool call; None where they are no JSON object."""
+        if not text.strip():
+            return {}
+        try:
+            value = msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return None
+        return value if isinstance(value, dict) else None
+
+    def outcome(self) -> Outcome:
+        if self.failure is not None:
+            return self.failure
+        calls = []
+        for index, partial in sorted(self._calls.items()):
+            arguments = self.arguments("".join(partial.arguments))
+            if arguments is None:
+                return self.invalid("the model's tool call has arguments that are not JSON", self.usage)
+            calls.append(ToolCall(partial.id or f"call_{index}", partial.name, arguments))
+        return Answer(
+            text="".join(self._texts),
+            finish_reason="refusal" if self._refusals else self.finish(),
+            tool_calls=calls,
+            reasoning="".join(self._reasoning) or None,
+            refusal="".join(self._refusals) or None,
+            usage=self.usage,
+            cost_nano_usd=self.cost_nano_usd,
+            request_id=self.request_id,
+            state=self.state(),
+        )
+
+
+def amount(tokens: int | None) -> int:
+    """A count as a provider tells it, within what llmd may say."""
+    return min(max(0, tokens or 0), AMOUNT_MAX)
+
+
+def nano_usd(usd: Any) -> int | None:
+    """A cost as a provider tells it, rounded up; None where it is no number."""
+    if isinstance(usd, bool) or not isinstance(usd, int | float):
+        return None
+    return amount(ceil(min(Decimal(str(usd)), Decimal(AMOUNT_MAX)) * 10**9))

@@ -1,0 +1,298 @@
+"""Google's Gemini, as its own API and Vertex have it.
+
+Requests: `POST {base_url}/models/{model}:generateContent`, or `:streamGenerateContent?alt=sse`. A stream is made of the
+same objects as a whole answer and ends with its bytes, behind a finish reason; every one of them tells the usage so
+far. Thoughts are counted beside the candidates, and signed: a turn with a signature is carried as it came. Function
+calls have no ids, so the result of one finds its name by the id that the draft made up. Sources: the provider's API
+reference and SDKs.
+"""
+
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+from llmd.chat import (
+    Chat,
+    Delta,
+    FilePart,
+    FinishReason,
+    ImagePart,
+    Message,
+    NamedTool,
+    Reasoning,
+    StatePart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+)
+from llmd.core.rows import ModelRow
+from llmd.dialects.base import Headers, HttpCall, Outcome, Reader
+from llmd.dialects.draft import Draft, amount
+from llmd.dialects.events import Event
+from llmd.dialects.reading import BodyReader, ErrorReader, StreamReader, is_event_stream
+from llmd.dialects.refusals import read_stream_error
+
+_FINISH: dict[str, FinishReason] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    **dict.fromkeys(("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"), "content_filter"),
+}
+_NUMBERED = (
+    "FINISH_REASON_UNSPECIFIED",
+    "STOP",
+    "MAX_TOKENS",
+    "SAFETY",
+    "RECITATION",
+    "OTHER",
+    "BLOCKLIST",
+    "PROHIBITED_CONTENT",
+    "SPII",
+    "MALFORMED_FUNCTION_CALL",
+)
+"""What an endpoint means that was asked for numbers."""
+
+_BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576}
+_LEVELS = {"none": "minimal", "xhigh": "high"}
+_MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
+
+
+class Gemini:
+    auth_header = "x-goog-api-key"
+    auth_prefix = ""
+
+    def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
+        dropped: list[str] = []
+        body: dict[str, Any] = {"contents": _contents(chat, row.provider)}
+        if system := "\n\n".join(turn.text for turn in chat.turns if turn.role == "system"):
+            body["systemInstruction"] = {"parts": [{"text": system}]}
+        if config := _generation(chat, row, max_tokens, dropped):
+            body["generationConfig"] = config
+        if chat.tools is not None:
+            body["tools"] = [
+                {
+                    "functionDeclarations": [
+                        {"name": tool.name, "parametersJsonSchema": tool.parameters}
+                        | ({} if tool.description is None else {"description": tool.description})
+                        for tool in chat.tools
+                    ]
+                }
+            ]
+        if (choice := chat.tool_choice) is not None:
+            calling = (
+                {"mode": "ANY", "allowedFunctionNames": [choice.name]}
+                if isinstance(choice, NamedTool)
+                else {"mode": _MODES[choice]}
+            )
+            body["toolConfig"] = {"functionCallingConfig": calling}
+        method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        return HttpCall(
+            row=row,
+            url=f"{row.base_url.rstrip('/')}/models/{quote(row.model, safe='')}:{method}",
+            headers={
+                "content-type": "application/json",
+                "accept": "text/event-stream" if stream else "application/json",
+            },
+            body=msgspec.json.encode(body),
+            stream=stream,
+            dropped=dropped,
+        )
+
+    def reader(self, call: HttpCall, status: int, headers: Headers) -> Reader:
+        if status != 200:
+            return ErrorReader(status, headers)
+        return StreamReader(_Draft(headers)) if is_event_stream(headers) else BodyReader(_Draft(headers))
+
+
+def _generation(chat: Chat, row: ModelRow, max_tokens: int | None, dropped: list[str]) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "maxOutputTokens": max_tokens,
+        "temperature": chat.temperature,
+        "topP": chat.top_p,
+        "stopSequences": [chat.stop] if isinstance(chat.stop, str) else chat.stop,
+        "seed": chat.seed,
+    }
+    if chat.seed is not None and not -(2**31) <= chat.seed < 2**31:
+        config["seed"] = None
+        dropped.append("seed")
+    if chat.response_format is not None:
+        config |= {"responseMimeType": "application/json", "responseJsonSchema": chat.response_format.schema}
+    if chat.reasoning is not None:
+        config["thinkingConfig"] = {**_thinking(chat.reasoning, row.model), "includeThoughts": True}
+    return {name: value for name, value in config.items() if value is not None}
+
+
+def _thinking(reasoning: Reasoning, model: str) -> dict[str, Any]:
+    if reasoning.effort is None:
+        return {"thinkingBudget": reasoning.tokens}
+    if model.startswith("gemini-2"):  # those think by the token, the later ones by the level
+        return {"thinkingBudget": _BUDGETS[reasoning.effort]}
+    return {"thinkingLevel": _LEVELS.get(reasoning.effort, reasoning.effort)}
+
+
+def _contents(chat: Chat, provider: str) -> list[dict[str, Any]]:
+    """The turns but for `system`; those of one role that follow one another are one content."""
+    contents: list[dict[str, Any]] = []
+    names: dict[str, str] = {}  # of the calls, by the id that their results have
+    for turn in chat.turns:
+        names |= {part.id: part.name for part in turn.parts if isinstance(part, ToolCallPart)}
+        if turn.role == "system":
+            continue
+        role = "model" if turn.role == "assistant" else "user"
+        parts = _parts(turn, provider, names)
+        if contents and contents[-1]["role"] == role:
+            contents[-1]["parts"] += parts
+        else:
+            contents.append({"role": role, "parts": parts})
+    return contents
+
+
+def _parts(turn: Message, provider: str, names: dict[str, str]) -> list[Any]:
+    states = [part for part in turn.parts if isinstance(part, StatePart) and part.provider == provider]
+    if states:  # all of what it had said, in its own words
+        return [part for state in states if isinstance(state.data, list) for part in state.data]
+    return [said for part in turn.parts if (said := _part(part, names)) is not None]
+
+
+def _part(part: Any, names: dict[str, str]) -> dict[str, Any] | None:
+    if isinstance(part, TextPart):
+        return {"text": part.text}
+    if isinstance(part, ImagePart | FilePart):
+        return {"inlineData": {"mimeType": part.media_type, "data": part.data}}
+    if isinstance(part, ToolCallPart):
+        return {"functionCall": {"name": part.name, "args": part.arguments}}
+    if isinstance(part, ToolResultPart):
+        told = {"error" if part.error else "result": part.content}
+        return {"functionResponse": {"name": names.get(part.id, part.id), "response": told}}
+    return None
+
+
+# -- what comes back ------------------------------------------------------------------------------------------------
+
+
+class _Content(Struct):
+    parts: list[dict[str, Any]] | None = None
+
+
+class _Candidate(Struct, rename="camel"):
+    content: _Content | None = None
+    finish_reason: str | int | None = None
+    index: int | None = None
+
+
+class _Feedback(Struct, rename="camel"):
+    block_reason: str | int | None = None
+
+
+class _Counts(Struct, rename="camel"):
+    prompt_token_count: int | None = None
+    candidates_token_count: int | None = None
+    thoughts_token_count: int | None = None
+    tool_use_prompt_token_count: int | None = None
+    cached_content_token_count: int | None = None
+
+
+class _Reply(Struct, rename="camel"):
+    candidates: list[_Candidate] | None = None
+    prompt_feedback: _Feedback | None = None
+    usage_metadata: _Counts | None = None
+    response_id: str | None = None
+    error: Any | UnsetType = UNSET
+
+
+_decode_reply = msgspec.json.Decoder(_Reply).decode
+_decode_replies = msgspec.json.Decoder(list[_Reply] | _Reply).decode
+
+
+class _Draft(Draft):
+    whole_name = "a generated content"
+    part_name = "candidate"
+
+    def __init__(self, headers: Headers) -> None:
+        super().__init__(headers)
+        self._finish: str | None = None
+        self._parts: list[dict[str, Any]] = []
+
+    def take_body(self, body: bytes) -> None:
+        replies = _decode_replies(body)
+        for reply in replies if isinstance(replies, list) else [replies]:
+            self._take(reply)
+
+    def take(self, event: Event) -> list[Delta]:
+        return self._take(_decode_reply(event.data))
+
+    def may_end(self) -> bool:
+        return self._finish is not None
+
+    def finish(self) -> FinishReason:
+        if self.calls and self._finish == "STOP":
+            return "tool_calls"
+        return _FINISH.get(self._finish or "", "other")
+
+    def state(self) -> Any:
+        plain = all(part.keys() <= {"text", "thought", "functionCall"} for part in self._parts)
+        return None if plain else self._parts
+
+    def outcome(self) -> Outcome:
+        if self._finish == "MALFORMED_FUNCTION_CALL":
+            return self.failure or self.invalid("the model's tool call cannot be read", self.usage)
+        return super().outcome()
+
+    def _take(self, reply: _Reply) -> list[Delta]:
+        if reply.error is not UNSET and reply.error is not None:
+            self.failure = read_stream_error(reply.error, self.headers)
+            return []
+        self.request_id = self.request_id or (reply.response_id or "")[:256] or None
+        if reply.usage_metadata is not None:
+            self.usage = _usage(reply.usage_metadata)
+        if reply.prompt_feedback is not None and reply.prompt_feedback.block_reason:
+            self.begun, self._finish = True, "PROHIBITED_CONTENT"
+        deltas: list[Delta] = []
+        for candidate in reply.candidates or []:
+            if candidate.index:
+                continue  # of several that were asked for, the first
+            self.begun = True
+            reason = candidate.finish_reason
+            if isinstance(reason, int):
+                reason = _NUMBERED[reason] if 0 <= reason < len(_NUMBERED) else "OTHER"
+            self._finish = reason or self._finish
+            for part in (candidate.content.parts if candidate.content else None) or []:
+                deltas += self._part(part)
+        return deltas
+
+    def _part(self, part: dict[str, Any]) -> list[Delta]:
+        last = self._parts[-1] if self._parts else {}
+        text = part.get("text")
+        if part.keys() == last.keys() == {"text"} and isinstance(text, str):
+            last["text"] = f"{last['text']}{text}"
+        else:
+            self._parts.append(dict(part))
+        if isinstance(text, str):
+            return self.think(text) if part.get("thought") is True else self.say(text)
+        call = part.get("functionCall")
+        if isinstance(call, dict):
+            name, arguments, identifier = call.get("name"), call.get("args"), call.get("id")
+            return self.call(
+                self.calls,
+                identifier if isinstance(identifier, str) else None,
+                name if isinstance(name, str) else None,
+                arguments if isinstance(arguments, dict) else None,
+            )
+        return []
+
+
+def _usage(counts: _Counts) -> Usage | None:
+    if counts.prompt_token_count is None:
+        return None
+    thought = amount(counts.thoughts_token_count)
+    asked = amount(amount(counts.prompt_token_count) + amount(counts.tool_use_prompt_token_count))
+    answered = amount(amount(counts.candidates_token_count) + thought)
+    return Usage(
+        input_tokens=asked,
+        output_tokens=answered,
+        total_tokens=amount(asked + answered),
+        cache_read_tokens=amount(counts.cached_content_token_count),
+        reasoning_tokens=thought,
+    )
