@@ -25,6 +25,13 @@ def daemon(engine: Engine, tmp_path: Path) -> Iterator[RunningDaemon]:
         [providers.local.models.{MODEL_NAME}]
         price = {{ input = 1.0, output = 2.0 }}
         context_tokens = {CONTEXT_TOKENS}
+
+        [providers.messages]
+        dialect = "anthropic"
+        base_url = "{engine.url}"
+        [providers.responses]
+        dialect = "openai-responses"
+        base_url = "{engine.url}"
     """
     with running_daemon(tmp_path, config=config) as started:
         yield started
@@ -100,8 +107,29 @@ def test_a_stream_is_the_same_text_and_the_same_usage(daemon: RunningDaemon) -> 
     assert [reply["result"]["usage"][name] for name in counted] == [whole["usage"][name] for name in counted]
 
 
-def test_a_prompt_beyond_the_engines_context_is_context_too_long(daemon: RunningDaemon) -> None:
-    done = command(daemon, prompt="word " * CONTEXT_TOKENS, max_tokens=5)
+@pytest.mark.parametrize("other", ["messages", "responses"])
+def test_in_another_dialect_the_same_engine_says_the_same_and_counts_the_same(
+    daemon: RunningDaemon, other: str
+) -> None:
+    asked: dict[str, Any] = {"prompt": "Once there was", "max_tokens": 12, "seed": None}
+    execute(daemon, **asked)  # from here on the prompt is in the engine's cache, whoever asks
+    made = execute(daemon, **asked)
+    again = execute(daemon, model=f"{other}/{MODEL_NAME}", **asked)
+    printed = command(daemon, "--stream", model=f"{other}/{MODEL_NAME}", **asked)
+    assert again["text"] == made["text"] != ""
+    assert again["usage"] == made["usage"]
+    assert (printed.returncode, printed.stdout) == (0, made["text"] + "\n")
+    deltas: list[dict[str, Any]] = []
+    params = {**asked, "model": f"{other}/{MODEL_NAME}", "temperature": 0, "stream": "s1"}
+    with daemon.wire() as wire:
+        reply = wire.call("execute", json.dumps(params), deltas.append)
+    assert "".join(delta.get("text", "") for delta in deltas) == reply["result"]["text"] == made["text"]
+    assert reply["result"]["usage"] == made["usage"]
+
+
+@pytest.mark.parametrize("provider", ["local", "messages", "responses"])
+def test_a_prompt_beyond_the_engines_context_is_context_too_long(daemon: RunningDaemon, provider: str) -> None:
+    done = command(daemon, model=f"{provider}/{MODEL_NAME}", prompt="word " * CONTEXT_TOKENS, max_tokens=5)
     assert done.returncode == 1
     data = json.loads(done.stderr)["data"]
     assert (data["kind"], data["retryable"], data["http_status"]) == ("context_too_long", False, 400)
