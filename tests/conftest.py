@@ -82,11 +82,33 @@ def deadline(request: pytest.FixtureRequest) -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
+class Homes:
+    """Directories that llmd finds through the environment. They are made anew behind a test that has used them."""
+
+    NAMES = {"XDG_RUNTIME_DIR": "run", "XDG_STATE_HOME": "state", "XDG_CONFIG_HOME": "config"}
+
+    def __init__(self, factory: pytest.TempPathFactory) -> None:
+        self._factory = factory
+        self.paths: dict[str, Path] = {}
+
+    def clean(self) -> None:
+        if not self.paths or any(os.listdir(path) for path in self.paths.values()):
+            root = self._factory.mktemp("homes")
+            self.paths = {name: root / directory for name, directory in self.NAMES.items()}
+            for path in self.paths.values():
+                path.mkdir(mode=0o700)
+
+
+@pytest.fixture(scope="session")
+def homes(tmp_path_factory: pytest.TempPathFactory) -> Homes:
+    return Homes(tmp_path_factory)
+
+
 @pytest.fixture(autouse=True)
-def own_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_environment(homes: Homes, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every path that llmd takes from the environment is this test's own, and no key is set."""
-    for name, directory in {"XDG_RUNTIME_DIR": "run", "XDG_STATE_HOME": "state", "XDG_CONFIG_HOME": "config"}.items():
-        (tmp_path / directory).mkdir(mode=0o700)
-        monkeypatch.setenv(name, str(tmp_path / directory))
+    homes.clean()
+    for name, path in homes.paths.items():
+        monkeypatch.setenv(name, str(path))
     for name in ("LLMD_SOCKET", "LLMD_CONFIG", *(variable for row in KNOWN.values() for variable in row.key_env)):
         monkeypatch.delenv(name, raising=False)

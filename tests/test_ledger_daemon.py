@@ -207,7 +207,7 @@ async def test_a_damaged_ledger_is_only_read_until_the_loss_is_accepted(share: f
             await life.ready()
             assert DAMAGED in life.said()
             left = await _check_read_only(life, upstream, budget)
-            life.process.terminate()
+            life.process.send_signal(signal.SIGTERM)
             assert await life.ended() == 0
         checked = await _command("ledger", "check", "--config", str(life.config))
         assert checked.status == 1

@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -100,17 +101,23 @@ def _name(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
+@cache
+def _tree(file: Path) -> ast.Module:
+    return ast.parse(file.read_text())
+
+
+@cache
 def _imports(file: Path) -> set[str]:
     """Every module that a file imports, lazily or for types as well."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    known = {_name(other) for other in MODULES}
+    for node in ast.walk(_tree(file)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: imports are absolute"
             module = node.module or ""
             names = {f"{module}.{alias.name}" for alias in node.names}
-            known = {_name(other) for other in MODULES}
             found |= {name if name in known else module for name in names}
     return found
 
@@ -181,7 +188,7 @@ def test_the_path_of_a_call_imports_only_the_standard_library(module: str) -> No
 @pytest.mark.parametrize("file", [*MODULES, *TESTS], ids=lambda file: str(file.relative_to(ROOT)))
 def test_a_file_says_what_it_is_and_stays_readable(file: Path) -> None:
     text = file.read_text()
-    tree = ast.parse(text)
+    tree = _tree(file)
     name = str(file.relative_to(ROOT))
     assert ast.get_docstring(tree) or not text, "a file says at its top what it owns"
     assert len(text.splitlines()) <= FILE_LINES_MAX or name in LONGER_FILES

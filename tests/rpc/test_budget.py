@@ -1,12 +1,14 @@
 """`budget.*` and `execute` under a budget, over real connections to a real daemon."""
 
 import json
+import os
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmd import paths
 from tests.support.budgeting import Caller, RefusedError
 from tests.support.daemon import RunningDaemon, running_daemon
 from tests.support.stranger import as_stranger, needs_root
@@ -231,7 +233,7 @@ def test_the_operator_sees_and_closes_without_a_handle_but_does_not_spend(caller
 def test_a_stranger_with_the_token_is_no_owner_but_may_spend_a_handle(tmp_path: Path) -> None:
     port = free_port()
     with running_daemon(tmp_path, "--listen", f"tcp://127.0.0.1:{port}", config=CONFIG) as daemon:
-        token = (tmp_path / "state" / "llmd" / "token").read_text().strip()
+        token = paths.token_file(os.environ).read_text().strip()
         with daemon.wire() as wire:
             handle = Caller(wire).open(total=100)["budget"]
 

@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +9,12 @@ from pathlib import Path
 
 from llmd import paths
 from llmd.client import Wire
+from tests.support.processes import Started, start_daemon
 
 
 @dataclass
 class RunningDaemon:
-    process: subprocess.Popen[bytes]
+    process: Started
     socket: Path
     log: Path
 
@@ -45,20 +44,11 @@ def running_daemon(directory: Path, *arguments: str, config: str | None = None) 
         file.chmod(0o600)
         arguments = ("--config", str(file), *arguments)
     log = directory / "daemon.stderr"
-    ready, report = os.pipe()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "llmd", "serve", "--socket", str(socket), "--ready-fd", str(report), *arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=[report],
-        )
-    os.close(report)
+    process, ready = start_daemon(["--socket", str(socket), *arguments], log)
     try:
-        assert os.read(ready, 1), f"the daemon did not start: {log.read_text()}"
+        assert os.read(ready.fileno(), 1), f"the daemon did not start: {log.read_text()}"
         yield RunningDaemon(process, socket, log)
     finally:
-        os.close(ready)
+        ready.close()
         process.kill()
         process.wait()

@@ -4,8 +4,6 @@ Every process that is started here is killed and collected behind its test.
 """
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +12,7 @@ import anyio
 
 from llmd import paths
 from llmd.client import Wire
-from tests.support.processes import ended
+from tests.support.processes import Started, ended, start_daemon
 
 START_S = 30.0
 
@@ -22,7 +20,7 @@ START_S = 30.0
 class Life:
     """One daemon process, from its start on; ready or not."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", socket: Path, config: Path, log: Path, ready: int) -> None:
+    def __init__(self, process: Started, socket: Path, config: Path, log: Path, ready: int) -> None:
         self.process = process
         self.socket = socket
         self.config = config
@@ -66,20 +64,10 @@ def living(directory: Path, config: str, *, name: str = "rpc", launcher: Sequenc
     file.write_text(config)
     file.chmod(0o600)
     log = directory / f"{name}.stderr"
-    ready, report = os.pipe()
-    serve = [sys.executable, "-m", "llmd", "serve", "--socket", str(socket), "--config", str(file)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [*launcher, *serve, "--ready-fd", str(report)],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            pass_fds=[report],
-        )
-    os.close(report)
+    process, ready = start_daemon(["--socket", str(socket), "--config", str(file)], log, launcher)
     try:
-        yield Life(process, socket, file, log, ready)
+        yield Life(process, socket, file, log, ready.fileno())
     finally:
-        os.close(ready)
+        ready.close()
         process.kill()
         process.wait()
