@@ -1,6 +1,5 @@
 """What an attempt needs of budgets: a hold before its bytes leave, and its resolution on every way out."""
 
-from collections.abc import Callable
 from typing import Protocol
 
 import anyio
@@ -20,6 +19,16 @@ class Quote(Struct, frozen=True):
 
     call: HttpCall
     bound: Bound
+
+
+class Quoter(Protocol):
+    """Makes the requests of one attempt, and tells what they can cost."""
+
+    def __call__(self, max_tokens: int | None) -> Quote: ...
+
+    async def count(self, call: HttpCall) -> bool:
+        """Ask the provider how many tokens this has; whether it told, and quotes are the better for it."""
+        ...
 
 
 class Held(Struct, frozen=True):
@@ -48,9 +57,7 @@ class Budgets(Protocol):
         """The row with the overhead that its calls have turned out to have, where that is more than was known."""
         ...
 
-    async def hold(
-        self, ctx: Context, ask: Ask, row: ModelRow, quote: Callable[[int | None], Quote], abort: anyio.CancelScope
-    ) -> Held:
+    async def hold(self, ctx: Context, ask: Ask, row: ModelRow, quote: Quoter, abort: anyio.CancelScope) -> Held:
         """Reserve what `quote` of a max_tokens says, waiting for room as long as `ask` permits.
 
         `abort` is cancelled if the budget closes with cancel. Raises the budget errors.

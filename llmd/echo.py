@@ -51,6 +51,9 @@ class EchoProvider:
         dropped = [name for name in sampling if getattr(chat, name) is not None]
         return HttpCall(row=row, url="echo:", headers={}, body=body, stream=stream, dropped=dropped)
 
+    async def count(self, call: HttpCall) -> int | None:
+        return None
+
     async def send(self, call: HttpCall, emit: Emit | None) -> Outcome:
         if self._latency_s:
             await anyio.sleep(self._latency_s)

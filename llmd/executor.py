@@ -25,7 +25,7 @@ from llmd.core.bounds import bound
 from llmd.core.pricing import cost_nano_usd
 from llmd.core.routing import Target, plan
 from llmd.core.rows import ModelRow
-from llmd.dialects.base import Answer, Emit, Failure, Outcome
+from llmd.dialects.base import Answer, Emit, Failure, HttpCall, Outcome, Provider
 from llmd.errors import LLMError
 from llmd.upstreams import Upstreams
 
@@ -68,13 +68,9 @@ class Executor:
     ) -> tuple[Held, Outcome]:
         """One physical try under a hold of its own, which resolves on every way out."""
         provider = upstreams.provider(row.provider)
-
-        def quote(max_tokens: int | None) -> Quote:
-            call = provider.request(ask, row, max_tokens, stream=emit is not None)
-            return Quote(call, bound(ask, call.body.decode(), row, max_tokens))
-
+        quoter = _Quoter(provider, ask, row, stream=emit is not None)
         with anyio.CancelScope() as abort:
-            held = await self._budgets.hold(ctx, ask, row, quote, abort)
+            held = await self._budgets.hold(ctx, ask, row, quoter, abort)
             outcome: Outcome | None = None
             sent = False
             try:
@@ -94,6 +90,23 @@ class Executor:
         raise LLMError("budget_closed", "the budget was closed, and the call that it paid for aborted")
 
 
+class _Quoter:
+    def __init__(self, provider: Provider, ask: Ask, row: ModelRow, stream: bool) -> None:
+        self._provider = provider
+        self._ask = ask
+        self._row = row
+        self._stream = stream
+        self._counted: int | None = None
+
+    def __call__(self, max_tokens: int | None) -> Quote:
+        call = self._provider.request(self._ask, self._row, max_tokens, self._stream)
+        return Quote(call, bound(self._ask, call.body.decode(), self._row, max_tokens, self._counted))
+
+    async def count(self, call: HttpCall) -> bool:
+        self._counted = await self._provider.count(call)
+        return self._counted is not None
+
+
 def _kind(outcome: Outcome) -> str:
     return outcome.kind if isinstance(outcome, Failure) else "ok"
 
@@ -108,7 +121,7 @@ def posting(held: Held, row: ModelRow, outcome: Outcome | None) -> Posting:
 
 
 def _cost(outcome: Outcome, row: ModelRow) -> int | None:
-    if isinstance(outcome, Answer) and outcome.cost_nano_usd is not None:
+    if outcome.cost_nano_usd is not None:
         return outcome.cost_nano_usd
     return None if row.price is None or outcome.usage is None else cost_nano_usd(outcome.usage, row.price)
 

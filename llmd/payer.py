@@ -11,7 +11,7 @@ import anyio
 from msgspec.structs import replace
 
 from llmd.books import Amounts, Snapshot
-from llmd.budgets import Held, Posting, Quote
+from llmd.budgets import Held, Posting, Quote, Quoter
 from llmd.chat import Ask
 from llmd.clock import Now
 from llmd.context import Context
@@ -45,9 +45,7 @@ class Payer:
         overhead = self._overheads.get(row.target, 0)
         return row if overhead <= row.overhead_tokens else replace(row, overhead_tokens=overhead)
 
-    async def hold(
-        self, ctx: Context, ask: Ask, row: ModelRow, quote: Callable[[int | None], Quote], abort: anyio.CancelScope
-    ) -> Held:
+    async def hold(self, ctx: Context, ask: Ask, row: ModelRow, quote: Quoter, abort: anyio.CancelScope) -> Held:
         treasury = self._treasury
         budget = await self._budget(ask.budget)
         if budget is None:
@@ -55,6 +53,10 @@ class Payer:
             return Held(free, free.bound.amounts)
         treasury.check()
         attempt = _Attempt(treasury, budget, ask, row, quote, self._default_max_tokens())
+        attempt.check_allowed()
+        if attempt.wants_count() and await quote.count(attempt.quote.call):
+            attempt.quote_anew()
+        attempt.check_bound()
         attempt.call = Call(ctx.request_id, row.target, ctx.received + ask.timeout_ms / 1000)
         wait_ms = WAIT_MS if ask.wait_ms is None else ask.wait_ms
         try:
@@ -136,7 +138,7 @@ class _Attempt:
         budget: Budget,
         ask: Ask,
         row: ModelRow,
-        quote: Callable[[int | None], Quote],
+        quote: Quoter,
         default_max_tokens: int,
     ) -> None:
         self._treasury = treasury
@@ -149,11 +151,9 @@ class _Attempt:
         self._clamps = ask.fit == "clamp" or (ask.fit is None and ask.max_tokens is None)
         thinking = ask.reasoning.tokens if ask.reasoning is not None else None
         self._least = min(self._wanted, ANSWER_MIN + (thinking or 0))
-        self._full = quote(self._wanted)
-        self._quote = self._full
+        self._full = self.quote = quote(self._wanted)
         self.hold: Hold | None = None
         self.call = Call()
-        self._check()
 
     def wants(self) -> tuple[Path, Packed]:
         """What it would hold now, and where."""
@@ -165,16 +165,16 @@ class _Attempt:
         """Hold what the call can cost, cut to what the budget has if it may be. Raises budget_closed."""
         refuse_closed(self._budget)
         now = self._treasury.clock.now()
-        self._quote = self._cut(now) if self._clamps else self._full
-        found = self._treasury.ledger.reserve(now, self._budget, pack_all(self._amounts(self._quote)), self.call)
+        self.quote = self._cut(now) if self._clamps else self._full
+        found = self._treasury.ledger.reserve(now, self._budget, pack_all(self._amounts(self.quote)), self.call)
         if isinstance(found, Refusal):
             return found
         self.hold = found
         return None
 
     def held(self) -> Held:
-        clamped = self._quote.bound.max_tokens if self._quote is not self._full else None
-        return Held(self._quote, self._amounts(self._quote), self.hold, clamped)
+        clamped = self.quote.bound.max_tokens if self.quote is not self._full else None
+        return Held(self.quote, self._amounts(self.quote), self.hold, clamped)
 
     def error(self, refused: Refusal) -> LLMError:
         error = refused.error()
@@ -198,18 +198,34 @@ class _Attempt:
         room = available(self._budget.path(now), firm=True)
         return largest_answer(self._amounts(self._full), self._row, room)
 
-    def _check(self) -> None:
+    def wants_count(self) -> bool:
+        """Whether the provider's own count could make room for it, or tell what nothing else can."""
+        if self._row.counts is None or (self._strict and self._row.counts != "exact"):
+            return False
+        path = self._budget.path(self._treasury.clock.now())
+        return not self._full.bound.sound or not fits(path, pack_all(self._amounts(self._full)), firm=True)
+
+    def quote_anew(self) -> None:
+        self._full = self.quote = self._make(self._wanted)
+
+    def check_allowed(self) -> None:
         """Raises what no waiting changes: budget_denied, unpriced_model."""
         budget, row = self._budget, self._row
         if (denying := budget.forbids(row.provider, row.model)) is not None:
             raise LLMError("budget_denied", f"{denying.id} does not allow {row.target}", budget=denying.id)
-        limited = limited_units(budget.path(self._treasury.clock.now()))
-        if row.price is None and limited & guard("nano_usd"):
+        if row.price is None and self._limited() & guard("nano_usd"):
             reason = f"{row.target} has no known price, and its budget has a limit in money: configure its price"
             raise LLMError("unpriced_model", reason, provider=row.provider, model=row.model, budget=budget.id)
-        if self._strict and not self._full.bound.sound and limited & (GUARDS ^ guard("requests")):
+
+    def check_bound(self) -> None:
+        """Raises budget_denied where what it could cost cannot be told and has to be."""
+        row = self._row
+        if self._strict and not self._full.bound.sound and self._limited() & (GUARDS ^ guard("requests")):
             reason = (
                 f"what {row.target} could cost cannot be told: configure its context_tokens, or use a budget "
                 'whose `enforcement` is "estimate"'
             )
-            raise LLMError("budget_denied", reason, provider=row.provider, model=row.model, budget=budget.id)
+            raise LLMError("budget_denied", reason, provider=row.provider, model=row.model, budget=self._budget.id)
+
+    def _limited(self) -> Packed:
+        return limited_units(self._budget.path(self._treasury.clock.now()))

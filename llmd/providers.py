@@ -6,15 +6,13 @@ written decides what it may have cost, so the mapping of errors is exact: only a
 ConnectTimeout.
 """
 
-import ipaddress
 import ssl
-import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import lru_cache
 from types import TracebackType
 from typing import cast
-from urllib.parse import urlsplit
+from urllib.parse import urlencode
 
 import aiohttp
 import anyio
@@ -25,18 +23,24 @@ import msgspec
 import yarl
 
 import llmd
+from llmd.catalog import Health, ProviderRow
 from llmd.chat import Chat
 from llmd.core.rows import ModelRow
-from llmd.dialects.base import Answer, Dialect, Emit, Failure, HttpCall, Outcome, Told
+from llmd.dialects import DIALECTS
+from llmd.dialects.base import Answer, Emit, Failure, HttpCall, Offered, Outcome, Told
+from llmd.dialects.counting import read_count
+from llmd.dialects.expressing import expressible
+from llmd.dialects.reading import UNREADABLE
 from llmd.keys import Key, KeyUnavailable
+from llmd.proxies import proxy
 
 CONNECT_TIMEOUT_S = 15.0  # DNS, TCP and TLS together
 IDLE_TIMEOUT_S = 120.0  # between two pieces of a stream
 END_TIMEOUT_S = 1.0  # from the end mark of an answer to the end of its response
 KEEPALIVE_S = 15.0
 RESPONSE_BYTES_MAX = 64 * 2**20
-MODEL_LIST_TIMEOUT_S = 2.0
-MODEL_LIST_BYTES_MAX = 4 * 2**20
+QUESTION_TIMEOUT_S = 3.0  # for a list of models, or a count of tokens
+ANSWER_BYTES_MAX = 4 * 2**20
 DECODED_AT_ONCE_BYTES = 16 * 1024
 
 
@@ -144,23 +148,20 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 class HttpProvider:
     """A provider behind HTTP: a dialect, a key, a place in the queue. It raises nothing; failures are outcomes."""
 
-    def __init__(
-        self,
-        dialect: Dialect,
-        key: Key,
-        transport: httpx.AsyncBaseTransport,
-        base_url: str,
-        max_concurrency: int | None = None,
-    ) -> None:
-        self._dialect = dialect
+    def __init__(self, row: ProviderRow, key: Key, transport: httpx.AsyncBaseTransport) -> None:
+        self._row = row
+        self._dialect = DIALECTS[row.dialect]
         self._key = key
         self._transport = transport
-        self._base_url = base_url
-        self._proxy = _proxy(base_url)
-        self._queue = anyio.Semaphore(max_concurrency) if max_concurrency is not None else None
+        self._proxy = proxy(row.base_url)
+        self._query = f"?{urlencode(row.query)}" if row.query else ""
+        self._headers = {name.lower(): value for name, value in row.headers.items()}
+        self._queue = anyio.Semaphore(row.max_concurrency) if row.max_concurrency is not None else None
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
-        return self._dialect.request(chat, row, max_tokens, stream)
+        said, dropped = expressible(chat, row)
+        call = self._dialect.request(said, row, max_tokens, stream)
+        return msgspec.structs.replace(call, dropped=[*dropped, *call.dropped]) if dropped else call
 
     def place(self) -> AbstractAsyncContextManager[object]:
         return self._queue or nullcontext()
@@ -179,33 +180,60 @@ class HttpProvider:
             outcome = msgspec.structs.replace(outcome, provider_text=text[:1000])
         return outcome
 
-    async def models(self) -> list[str] | None:
-        """The ids of the models that it says it has, None if it does not answer in time."""
+    async def models(self) -> tuple[Health, list[Offered] | None]:
+        """Whether it answers to its key, and the models that it says it has; None where it tells none."""
         try:
-            with anyio.fail_after(MODEL_LIST_TIMEOUT_S):
-                key = await self._key.get()
-                request = self._authorized("GET", self._base_url.rstrip("/") + "/models", {}, b"", key, None)
-                response = await self._transport.handle_async_request(request)
-                body = bytearray()
-                try:
-                    async for chunk in response.aiter_bytes():
-                        body += chunk
-                        if len(body) > MODEL_LIST_BYTES_MAX:
-                            return None
-                finally:
-                    await response.aclose()
-            return [model.id for model in msgspec.json.decode(body, type=_ModelList).data]
-        except (httpx.HTTPError, TimeoutError, KeyUnavailable):
+            url = self._row.base_url.rstrip("/") + self._dialect.models
+            status, body = await self._ask("GET", url, dict(self._dialect.models_headers))
+        except KeyUnavailable:
+            return "no_key", None
+        except (httpx.HTTPError, TimeoutError):
+            return "unreachable", None
+        if status in (401, 403):
+            return "key_refused", None
+        if status >= 500:
+            return "unreachable", None
+        try:
+            return "ready", self._dialect.read_models(body)
+        except UNREADABLE:
+            # Of a port on this machine, that something else lives there.
+            return ("unreachable" if self._row.local else "ready"), None
+
+    async def count(self, call: HttpCall) -> int | None:
+        asked = self._dialect.count(call)
+        if asked is None:
             return None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # something else lives at that port
+        try:
+            status, body = await self._ask("POST", asked.url, asked.headers, asked.body)
+            return read_count(body) if status == 200 else None
+        except (httpx.HTTPError, TimeoutError, KeyUnavailable, *UNREADABLE):
             return None
+
+    async def _ask(self, method: str, url: str, headers: dict[str, str], body: bytes = b"") -> tuple[int, bytes]:
+        """Something that costs nothing: the status, and a body that is short and comes soon."""
+        with anyio.fail_after(QUESTION_TIMEOUT_S):
+            key = await self._key.get()
+            request = self._authorized(method, url, headers, body, key, None)
+            response = await self._transport.handle_async_request(request)
+            read = bytearray()
+            try:
+                async for chunk in response.aiter_bytes():
+                    read += chunk
+                    if len(read) > ANSWER_BYTES_MAX:
+                        raise httpx.DecodingError("the answer is too long")
+            finally:
+                await response.aclose()
+        return response.status_code, bytes(read)
 
     def _authorized(
         self, method: str, url: str, headers: dict[str, str], body: bytes, key: str | None, idle_s: float | None
     ) -> httpx.Request:
-        all_headers = {"user-agent": f"llmd/{llmd.__version__}", **headers}
+        all_headers = {"user-agent": f"llmd/{llmd.__version__}", **headers, **self._headers}
         if key is not None:
-            all_headers[self._dialect.auth_header] = self._dialect.auth_prefix + key
+            bearer = self._row.auth == "bearer"
+            all_headers["authorization" if bearer else self._row.auth] = f"Bearer {key}" if bearer else key
+        if self._query:
+            url += self._query.replace("?", "&") if "?" in url else self._query
         extensions = {"proxy": self._proxy, "idle_s": idle_s}
         return httpx.Request(method, _url(url), headers=all_headers, content=body, extensions=extensions)
 
@@ -269,27 +297,3 @@ def _silent() -> Failure:
 def _url(text: str) -> httpx.URL:
     """Providers have few addresses, and httpx takes longer to parse one than to send a request."""
     return httpx.URL(text)
-
-
-class _Listed(msgspec.Struct):
-    id: str
-
-
-class _ModelList(msgspec.Struct):
-    data: list[_Listed]
-
-
-def _proxy(base_url: str) -> str | None:
-    """The proxy that the environment names for this address; this machine itself is never behind one."""
-    url = urlsplit(base_url)
-    host = url.hostname or ""
-    if _is_loopback(host) or urllib.request.proxy_bypass(host):
-        return None
-    return urllib.request.getproxies().get(url.scheme)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

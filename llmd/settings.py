@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct
 
 from llmd.books import Allow, Enforcement, GivenAmounts, Window
-from llmd.core.rows import Price
+from llmd.core.rows import Auth, Counts, Param, Price, ReasoningUnit
 from llmd.scalars import Amount, Name, Positive
 
 _HTTP_URL = re.compile(r"https?://[^/?#@\s]+(/[^?#\s]*)?")
@@ -34,12 +34,21 @@ class KeySettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 
 
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Facts of a model that the catalog does not know, or that you know better."""
+    """Facts of a model that the catalog does not know, or that you know better.
+
+    refuses    params that it answers with an error: left out and told as dropped, but for tools and response_format
+    reasoning  whether it is told how much to think as an effort or in tokens
+    """
 
     price: Price | None = None
     context_tokens: Positive | None = None
     max_output_tokens: Positive | None = None
+    refuses: list[Param] | None = None
+    reasoning: ReasoningUnit | None = None
 
+
+HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]
+HeaderValue = Annotated[str, Meta(pattern=r"^[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?$", max_length=1024)]
 
 FailureKind = Literal[
     "upstream_rate_limited",
@@ -57,6 +66,9 @@ class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_def
 
     max_concurrency  calls in flight at once; more wait their turn
     overhead_tokens  what a request may cost beyond its own bytes
+    counts           what its own count of a request's tokens is worth: only an exact one holds under `strict`
+    auth             the header that carries the key
+    headers query    sent with every request, as they are
     latency_ms fail  of the echo dialect: how long it takes, and the error that it answers with
     """
 
@@ -68,6 +80,10 @@ class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_def
     overhead_tokens: Amount | None = None
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] | None = None
     stream_usage: bool | None = None
+    counts: Counts | None = None
+    auth: Auth | None = None
+    headers: dict[HeaderName, HeaderValue] = {}
+    query: dict[str, str] = {}
     labels: dict[str, str] = {}
     models: dict[str, ModelSettings] = {}
     latency_ms: Amount = 0

@@ -1,14 +1,13 @@
 """Everything that can be called: the catalog's rows with the providers that carry them, and which of them are ready."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import anyio
 
-from llmd.catalog import ECHO, Catalog, ProviderRow
+from llmd.catalog import ECHO, Catalog, Health, ProviderRow
 from llmd.core.routing import Facts
-from llmd.dialects import DIALECTS
-from llmd.dialects.base import Provider
+from llmd.dialects.base import Offered, Provider
 from llmd.echo import EchoProvider
 from llmd.keys import Key
 
@@ -16,8 +15,7 @@ if TYPE_CHECKING:
     from llmd.providers import AiohttpTransport, HttpProvider
 
 HEALTH_MAX_AGE_S = 5.0
-
-Health = Literal["ready", "no_key", "unreachable"]
+OFFERS_MAX_AGE_S = 300.0
 
 
 class Upstreams:
@@ -33,6 +31,7 @@ class Upstreams:
         self._default_models = {name: row.default_model for name, row in catalog.providers.items()}
         self._providers: dict[str, Provider] = {}
         self._asking = anyio.Lock()
+        self._offers: dict[str, tuple[float, tuple[Health, list[Offered]]]] = {}
         self._asked: tuple[float, dict[str, tuple[Health, list[str]]]] | None = None
 
     def provider(self, name: str) -> Provider:
@@ -45,9 +44,7 @@ class Upstreams:
     def _http(self, row: ProviderRow) -> "HttpProvider":
         from llmd.providers import HttpProvider
 
-        return HttpProvider(
-            DIALECTS[row.dialect], self._keys[row.name], self._transport(), row.base_url, row.max_concurrency
-        )
+        return HttpProvider(row, self._keys[row.name], self._transport())
 
     async def facts(self, ask_names_target: bool) -> Facts:
         """What routing may know. Local engines are asked only when the request leaves the choice open."""
@@ -75,18 +72,47 @@ class Upstreams:
             return self._asked[1]
 
     async def health(self) -> dict[str, tuple[Health, list[str]]]:
-        """Of each provider, whether it could be called, and the models that it is known to have."""
+        """Of each provider, whether it could be called, and models that it has. Only local engines are asked."""
         found: dict[str, tuple[Health, list[str]]] = {}
 
         async def ask(row: ProviderRow) -> None:
-            models = await self._http(row).models()
-            found[row.name] = ("unreachable", []) if models is None else ("ready", models)
+            health, offered = await self._http(row).models()
+            found[row.name] = health, [model.id for model in offered or []]
 
         async with anyio.create_task_group() as group:
             for name, row in self.catalog.providers.items():
                 if row.local:
                     group.start_soon(ask, row)
                 else:
-                    known = dict.fromkeys([*([row.default_model] if row.default_model else []), *row.models])
-                    found[name] = ("ready" if self._keys[name].present else "no_key", list(known))
+                    found[name] = ("ready" if self._keys[name].present else "no_key"), _named(row)
         return {name: found[name] for name in self.catalog.providers}
+
+    async def offers(self) -> dict[str, tuple[Health, list[Offered]]]:
+        """Of each provider, whether it answers, and the models that it says it has beside those that are named here.
+
+        All are asked at once, those beyond this machine once in five minutes.
+        """
+        found: dict[str, tuple[Health, list[Offered]]] = {}
+
+        async def ask(row: ProviderRow) -> None:
+            health, offered = await self._http(row).models()
+            told = {model.id: model for model in offered or []}
+            found[row.name] = health, list(({name: Offered(name) for name in _named(row)} | told).values())
+            if health == "ready" and not row.local:
+                self._offers[row.name] = anyio.current_time(), found[row.name]
+
+        async with anyio.create_task_group() as group:
+            for name, row in self.catalog.providers.items():
+                told = self._offers.get(name)
+                if row.dialect == ECHO or not (row.local or self._keys[name].present):
+                    health: Health = "ready" if row.dialect == ECHO else "no_key"
+                    found[name] = health, [Offered(model) for model in _named(row)]
+                elif told is not None and anyio.current_time() - told[0] < OFFERS_MAX_AGE_S:
+                    found[name] = told[1]
+                else:
+                    group.start_soon(ask, row)
+        return {name: found[name] for name in self.catalog.providers}
+
+
+def _named(row: ProviderRow) -> list[str]:
+    return list(dict.fromkeys([*([row.default_model] if row.default_model else []), *row.models]))

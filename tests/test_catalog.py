@@ -3,12 +3,15 @@
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
 from llmd.catalog import FREE, KNOWN, ProviderRow, configured, detected, provider_row
 from llmd.core.rows import Price
 from llmd.dialects import DIALECTS
 from llmd.settings import KeySettings, ModelSettings, ProviderSettings, Settings
+
+LOCAL = {"echo", "ollama", "llamacpp", "vllm", "lmstudio"}
 
 
 def made(name: str, **settings: Any) -> ProviderRow:
@@ -19,6 +22,8 @@ def made(name: str, **settings: Any) -> ProviderRow:
 
 @pytest.mark.parametrize("name", sorted(KNOWN))
 def test_every_known_provider_can_be_called_with_nothing_but_its_key(name: str) -> None:
+    if name == "azure":
+        return  # whose address is each user's own
     known, row = KNOWN[name], made(name)
     assert row.dialect in {*DIALECTS, "echo"}
     if name == "echo":
@@ -41,9 +46,9 @@ def test_no_variable_is_two_providers() -> None:
 
 
 def test_without_a_configuration_there_are_those_with_a_key_the_local_engines_and_echo() -> None:
-    assert set(detected({})) == {"echo", "ollama", "llamacpp"}
+    assert set(detected({})) == LOCAL
     rows = detected({"GROQ_API_KEY": "k", "GOOGLE_API_KEY": "g", "OPENAI_API_KEY": "", "OTHER_API_KEY": "x"})
-    assert set(rows) == {"echo", "ollama", "llamacpp", "groq", "gemini"}
+    assert set(rows) == LOCAL | {"groq", "gemini"}
     assert rows["gemini"].key == KeySettings(env="GOOGLE_API_KEY")
     both = detected({"GEMINI_API_KEY": "a", "GOOGLE_API_KEY": "b"})["gemini"]
     assert both.key == KeySettings(env="GEMINI_API_KEY")
@@ -114,3 +119,69 @@ def test_echo_is_free_unless_a_price_is_configured() -> None:
     assert made("echo").model_row("echo").price == FREE
     priced = made("echo", models={"echo": ModelSettings(price=Price(input=1, output=1))})
     assert priced.model_row("echo").price == Price(input=1, output=1)
+
+
+# -- what the catalog knows of models ----------------------------------------------------------------------------------
+
+
+def test_a_model_of_the_table_has_its_price_and_its_context() -> None:
+    known = made("openai").model_row("gpt-5-mini")
+    assert known.price == Price(input=0.25, output=2.0, cache_read=0.025)
+    assert known.context_tokens == 400_000
+    assert (
+        made("anthropic").model_row("claude-haiku-4-5").price
+        == made("openrouter").model_row("anthropic/claude-haiku-4.5").price
+    )
+
+
+def test_what_a_configuration_says_of_a_model_is_more_than_the_table_does() -> None:
+    own = {"gpt-5-mini": ModelSettings(price=Price(input=9, output=9), refuses=[], reasoning="tokens")}
+    known = made("openai", models=own).model_row("gpt-5-mini")
+    assert (known.price, known.context_tokens) == (Price(input=9, output=9), 400_000)
+    assert (known.refuses, known.reasoning) == ((), "tokens")
+
+
+def test_under_another_name_at_the_same_address_the_same_is_known() -> None:
+    row = made("work", base_url="https://api.openai.com/v1/", api_key=KeySettings(env="WORK_KEY"))
+    assert row.model_row("gpt-5-mini") == msgspec.structs.replace(
+        made("openai").model_row("gpt-5-mini"), provider="work", base_url="https://api.openai.com/v1/"
+    )
+    assert made("work", base_url="http://127.0.0.1:9/v1").model_row("gpt-5-mini").price is None
+
+
+def test_a_model_nobody_knows_has_no_price() -> None:
+    assert made("openai").model_row("no-such-model").price is None
+
+
+def test_azure_takes_its_key_its_own_way_and_needs_an_address() -> None:
+    assert "base_url" in str(provider_row("azure", ProviderSettings()))
+    row = made("azure", base_url="https://x.openai.azure.com/openai/v1")
+    assert (row.auth, row.max_tokens_name) == ("api-key", "max_completion_tokens")
+    assert row.model_row("gpt-4o").price is not None
+    assert made("work", base_url="http://127.0.0.1:9/v1", auth="x-api-key").auth == "x-api-key"
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "refuses", "reasoning"),
+    [
+        ("openai", "gpt-4o", (), None),
+        ("openai", "gpt-5-mini", ("temperature", "top_p", "stop"), None),
+        ("openai", "o4-mini", ("temperature", "top_p", "stop"), None),
+        ("openai", "gpt-5-chat-latest", (), None),
+        ("anthropic", "claude-haiku-4-5", (), None),
+        ("anthropic", "claude-sonnet-4-6", (), "effort"),
+        ("anthropic", "claude-opus-4-7", ("temperature", "top_p"), "effort"),
+        ("anthropic", "claude-opus-4-1-20250805", (), None),
+        ("anthropic", "claude-opus-4-20250514", (), None),
+        ("anthropic", "claude-sonnet-5-5", ("temperature", "top_p"), "effort"),
+        ("gemini", "gemini-2.5-flash", (), "tokens"),
+        ("gemini", "gemini-3-pro", (), None),
+        ("perplexity", "sonar", ("tools",), None),
+        ("groq", "gpt-5", (), None),
+    ],
+)
+def test_what_models_refuse_and_how_they_are_told_to_think(
+    provider: str, model: str, refuses: tuple[str, ...], reasoning: str | None
+) -> None:
+    known = made(provider).model_row(model)
+    assert (known.refuses, known.reasoning) == (refuses, reasoning)

@@ -182,7 +182,7 @@ def test_a_command_for_a_key_is_refused_in_a_file_that_others_can_write(tmp_path
 def test_without_a_file_the_providers_with_a_key_in_the_environment_are_there() -> None:
     loaded = config.load({**os.environ, "OPENAI_API_KEY": "k", "GOOGLE_API_KEY": "k", "GROQ_API_KEY": ""})
     assert loaded.file is None
-    assert list(loaded.catalog.providers) == ["echo", "openai", "gemini", "ollama", "llamacpp"]
+    assert list(loaded.catalog.providers) == ["echo", "openai", "gemini", "ollama", "llamacpp", "vllm", "lmstudio"]
     key = loaded.catalog.providers["gemini"].key
     assert key is not None
     assert key.env == "GOOGLE_API_KEY"

@@ -29,9 +29,13 @@ def daemon(engine: Engine, tmp_path: Path) -> Iterator[RunningDaemon]:
         [providers.messages]
         dialect = "anthropic"
         base_url = "{engine.url}"
+        counts = "exact"
+        overhead_tokens = 64
         [providers.responses]
         dialect = "openai-responses"
         base_url = "{engine.url}"
+        counts = "exact"
+        overhead_tokens = 64
     """
     with running_daemon(tmp_path, config=config) as started:
         yield started
@@ -133,6 +137,22 @@ def test_a_prompt_beyond_the_engines_context_is_context_too_long(daemon: Running
     assert done.returncode == 1
     data = json.loads(done.stderr)["data"]
     assert (data["kind"], data["retryable"], data["http_status"]) == ("context_too_long", False, 400)
+
+
+@pytest.mark.parametrize("provider", ["messages", "responses"])
+def test_a_prompt_of_6_kb_is_paid_for_by_a_budget_of_4000_tokens_because_the_engine_counts_it(
+    daemon: RunningDaemon, provider: str
+) -> None:
+    prompt = "Once there was a dog and a cat. " * 190
+    with daemon.wire() as wire:
+        opened = [wire.call("budget.open", json.dumps({"total": 4000}))["result"] for _ in range(2)]
+    asked: dict[str, Any] = {"prompt": prompt, "max_tokens": 10, "budget": opened[0]["budget"], "seed": None}
+    uncounted = command(daemon, **asked)
+    assert json.loads(uncounted.stderr)["data"]["kind"] == "budget_exceeded"
+    made = execute(daemon, model=f"{provider}/{MODEL_NAME}", **asked)
+    assert 1500 < made["usage"]["input_tokens"] < 4000
+    assert made["budget"]["settled"]["total_tokens"] == made["usage"]["total_tokens"]
+    assert made["budget"]["overrun"]["total_tokens"] == 0
 
 
 def test_a_model_that_the_engine_cannot_be_asked_for_is_still_answered_by_the_one_it_has(

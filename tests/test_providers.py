@@ -266,34 +266,3 @@ async def test_a_key_that_is_no_commands_is_not_tried_twice() -> None:
     async with scripted(script) as upstream, caller(upstream.url, FROM_ENV, {"WORK_KEY": KEY}) as made:
         await made.send()
         assert len(upstream.requests) == 1
-
-
-# -- proxies ---------------------------------------------------------------------------------------------------------
-
-
-async def test_a_proxy_of_the_environment_carries_what_is_not_on_this_machine(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with scripted(ok) as proxy:
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
-        async with caller("http://provider.invalid/v1") as made:
-            assert isinstance(await made.send(), Answer)
-        assert proxy.requests[0].target == "http://provider.invalid/v1/chat/completions"
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "127.8.8.8"])
-async def test_this_machine_is_never_behind_a_proxy(host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with scripted(ok) as proxy, scripted(ok) as upstream:
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
-        async with caller(f"http://{host}:{upstream.port}/v1") as made:
-            await made.send()
-        assert proxy.requests == []
-
-
-async def test_no_proxy_is_heeded(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with scripted(ok) as proxy:
-        monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
-        monkeypatch.setenv("no_proxy", "provider.invalid")
-        async with caller("http://provider.invalid/v1") as made:
-            assert isinstance(await made.send(), Failure)
-        assert proxy.requests == []

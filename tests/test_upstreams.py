@@ -8,11 +8,12 @@ import pytest
 
 from llmd import providers
 from llmd.catalog import Catalog, ProviderRow, provider_row
+from llmd.dialects.base import Offered
 from llmd.echo import EchoProvider
 from llmd.providers import AiohttpTransport, HttpProvider
 from llmd.settings import KeySettings, ModelSettings, ProviderSettings
 from llmd.upstreams import Upstreams
-from tests.support.upstream import Exchange, Refusing, Script, scripted
+from tests.support.upstream import Exchange, Refusing, Script, Upstream, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -137,7 +138,7 @@ async def test_something_else_on_an_engines_port_is_unreachable(script: Script) 
 async def test_an_engine_that_does_not_answer_in_time_is_unreachable_and_let_go(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(providers, "MODEL_LIST_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(providers, "QUESTION_TIMEOUT_S", 0.05)
 
     async def silent(exchange: Exchange) -> None:
         await exchange.gone()
@@ -190,3 +191,79 @@ async def test_echo_is_never_chosen_unnamed_and_neither_is_who_has_no_key_or_no_
         env={"GROQ_API_KEY": "k"},
     )
     assert (await found.facts(ask_names_target=False)).usable == {"groq": "openai/gpt-oss-20b"}
+
+
+# -- what they offer ---------------------------------------------------------------------------------------------------
+
+
+def asked(upstream: Upstream, name: str = "work", **settings: Any) -> ProviderRow:
+    return made(name, base_url=upstream.url, api_key=KeySettings(env="WORK_KEY"), **settings)
+
+
+async def test_a_provider_tells_its_models_to_its_key_beside_those_that_are_named_here_once_in_a_while() -> None:
+    async with scripted(listing("b", "a")) as upstream, AiohttpTransport() as transport:
+        row = asked(upstream, default_model="m", models={"a": ModelSettings()})
+        found = upstreams(row, made("echo"), transport=transport, env={"WORK_KEY": "secret"})
+        for _ in range(2):
+            assert await found.offers() == {
+                "work": ("ready", [Offered("m"), Offered("a"), Offered("b")]),
+                "echo": ("ready", [Offered("echo")]),
+            }
+        (request,) = upstream.requests
+        assert request.headers["authorization"] == "Bearer secret"
+
+
+async def test_a_provider_without_its_key_is_not_asked() -> None:
+    found = upstreams(made("openai"), env={}, transport=None)
+    assert await found.offers() == {"openai": ("no_key", [Offered("gpt-5-mini")])}
+
+
+@pytest.mark.parametrize(
+    ("status", "health"),
+    [(401, "key_refused"), (403, "key_refused"), (500, "unreachable"), (404, "ready"), (200, "ready")],
+)
+async def test_a_provider_that_tells_no_models_has_those_that_are_named_here(status: int, health: str) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.reply({"error": "no list here"}, status)
+
+    async with scripted(script) as upstream, AiohttpTransport() as transport:
+        found = upstreams(asked(upstream, default_model="m"), transport=transport, env={"WORK_KEY": "k"})
+        for _ in range(2):
+            assert await found.offers() == {"work": (health, [Offered("m")])}
+
+
+async def test_a_provider_that_is_gone_is_unreachable_and_asked_again() -> None:
+    with Refusing() as url:
+        async with AiohttpTransport() as transport:
+            row = made("work", base_url=url, api_key=KeySettings(env="WORK_KEY"))
+            found = upstreams(row, transport=transport, env={"WORK_KEY": "k"})
+            assert await found.offers() == {"work": ("unreachable", [])}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "path", "header", "said"),
+    [
+        ("openai", "/v1/models", "authorization", {"data": [{"id": "m"}]}),
+        ("openai-responses", "/v1/models", "authorization", {"data": [{"id": "m"}]}),
+        ("anthropic", "/v1/models?limit=1000", "x-api-key", {"data": [{"id": "m"}]}),
+        (
+            "gemini",
+            "/v1/models?pageSize=1000",
+            "x-goog-api-key",
+            {"models": [{"name": "models/m", "supportedGenerationMethods": ["generateContent"]}]},
+        ),
+        ("ollama", "/v1/api/tags", "authorization", {"models": [{"name": "m"}]}),
+    ],
+)
+async def test_each_dialect_has_its_own_list(dialect: str, path: str, header: str, said: Any) -> None:
+    async def script(exchange: Exchange) -> None:
+        await exchange.reply(said)
+
+    async with scripted(script) as upstream, AiohttpTransport() as transport:
+        row = asked(upstream, dialect=dialect)
+        found = upstreams(row, transport=transport, env={"WORK_KEY": "secret"})
+        assert await found.offers() == {"work": ("ready", [Offered("m")])}
+        (request,) = upstream.requests
+        assert (request.method, request.target) == ("GET", path)
+        assert "secret" in request.headers[header]
+        assert request.headers.get("anthropic-version") == ("2023-06-01" if dialect == "anthropic" else None)

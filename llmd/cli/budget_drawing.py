@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from rich.text import Text
 
 from llmd.books import NANO, UNITS
+from llmd.cli.printable import tame
 
 BAR_MIN, BAR_MAX = 4, 20
 
@@ -192,10 +193,10 @@ def _rows(branches: Sequence[Json], drawn: Glyphs, indent: str, *, top: bool = F
 def _name(guide: str, branch: Json) -> Text:
     name = Text(guide, style="dim")
     if branch["label"]:
-        name.append(f"{_tame(branch['label'])}  ", style="not dim bold")
-    name.append(_tame(branch["id"]))
+        name.append(f"{tame(branch['label'])}  ", style="not dim bold")
+    name.append(tame(branch["id"]))
     if branch["state"] != "open":
-        name.append(f"  {_tame(branch['state'])}", style="not dim yellow")
+        name.append(f"  {tame(branch['state'])}", style="not dim yellow")
     return name
 
 
@@ -214,9 +215,9 @@ def _bar(branch: Json, unit: str, width: int, drawn: Glyphs) -> Text:
 def _remarks(branch: Json) -> Text:
     remarks = []
     if branch.get("window"):
-        remarks.append((f"per {_tame(branch['window'])}", ""))
+        remarks.append((f"per {tame(branch['window'])}", ""))
     if branch.get("enforcement", "strict") != "strict":
-        remarks.append((_tame(branch["enforcement"]), ""))
+        remarks.append((tame(branch["enforcement"]), ""))
     for member, style in (("guarantee", ""), ("uncertain", "yellow"), ("overrun", "red")):
         if told := amounts(branch[member]):
             remarks.append((f"{member} {told}", style))
@@ -232,11 +233,6 @@ def _scarce(branch: Json) -> Iterator[str]:
         available = branch["available"].get(unit)
         if available is not None and available < free:
             yield _worded(unit, short(unit, available))
-
-
-def _tame(text: str) -> str:
-    """Escaped where it is not print: a label must not move the cursor or turn the text around."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 # -- the statement ----------------------------------------------------------------------------------------------------
@@ -257,11 +253,11 @@ def statement(budget: Json, entries: Sequence[Json], zone: tzinfo | None = None)
     for entry, row in zip(entries, posted, strict=True):
         told = [exact(unit, row[unit]) if row.get(unit) else "" for unit in shown]
         texts = [_time(entry["at_ms"], zone), entry["budget"], entry["kind"], *told, _note(entry)]
-        rows.append([Text(_tame(text)) for text in texts])
+        rows.append([Text(tame(text)) for text in texts])
     window = f"this {budget['window']}" if budget.get("window") else ""
     for name, total in totals.items():
         told = [exact(unit, total[unit]) if unit in total else "" for unit in shown]
-        rows.append([Text(_tame(text), style="bold") for text in ["", budget["id"], name, *told, window]])
+        rows.append([Text(tame(text), style="bold") for text in ["", budget["id"], name, *told, window]])
     return _lines(list(zip(*rows, strict=True)), right=frozenset(range(3, 3 + len(shown))))
 
 

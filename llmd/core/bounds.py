@@ -20,6 +20,7 @@ from llmd.core.pricing import NANO_USD_A_TOKEN, cost_nano_usd, exact_nano_usd
 from llmd.core.rows import ModelRow, Price
 
 BYTES_A_TOKEN = 4  # of an estimate
+COUNT_MARGIN = 16  # tokens that a count may leave out, of what begins the answer
 
 
 class Bound(Struct, frozen=True):
@@ -34,17 +35,24 @@ class Bound(Struct, frozen=True):
     sound: bool
 
 
-def bound(chat: Chat, body: str, row: ModelRow, max_tokens: int | None) -> Bound:
-    """What sending `body`, the serialised request, can cost at most at `row`. Its escapes only make it longer."""
-    raw = len(body.encode())
-    folded = raw if body.isascii() else len(unicodedata.normalize("NFKC", body).encode())
-    tokens = max(raw, folded) + row.overhead_tokens
-    media = any(isinstance(part, ImagePart | FilePart) for turn in chat.turns for part in turn.parts)
-    if media:
-        tokens = max(tokens, row.context_tokens or 0)
+def bound(chat: Chat, body: str, row: ModelRow, max_tokens: int | None, counted: int | None = None) -> Bound:
+    """What sending `body`, the serialised request, can cost at most at `row`. Its escapes only make it longer.
+
+    counted  the tokens of its input by the provider's own count, which is sound where `row.counts` is exact
+    """
     longest = max_tokens if max_tokens is not None else row.max_output_tokens
-    sound = longest is not None and not (media and row.context_tokens is None)
-    guess = ceil(raw / BYTES_A_TOKEN)
+    sound = longest is not None
+    if counted is not None:
+        tokens, guess = counted + COUNT_MARGIN, counted
+        sound = sound and row.counts == "exact"
+    else:
+        raw = len(body.encode())
+        folded = raw if body.isascii() else len(unicodedata.normalize("NFKC", body).encode())
+        tokens = max(raw, folded) + row.overhead_tokens
+        guess = ceil(raw / BYTES_A_TOKEN)
+        if any(isinstance(part, ImagePart | FilePart) for turn in chat.turns for part in turn.parts):
+            tokens = max(tokens, row.context_tokens or 0)
+            sound = sound and row.context_tokens is not None
     return Bound(_amounts(row, tokens, longest or 0), _amounts(row, guess, longest or 0), max_tokens, sound)
 
 
@@ -58,16 +66,19 @@ def largest_answer(amounts: Amounts, row: ModelRow, room: Sequence[int]) -> int:
     if inputs < tokens or requests < amounts.requests:
         return 0
     longest = min(total - tokens, outputs)
-    if row.price is not None and row.price.output:
+    price = None if row.price is None else _dearest(row.price, row.price.reached(tokens))
+    if price is not None and price.output:
         # A cost is rounded up once, and the room is an integer: what fits exactly, fits.
-        left = nano_usd - exact_nano_usd(_usage(tokens, 0), _dearest(row.price))
-        longest = min(longest, floor(left / (Fraction(str(row.price.output)) * NANO_USD_A_TOKEN)))
+        left = nano_usd - exact_nano_usd(_usage(tokens, 0), price)
+        longest = min(longest, floor(left / (Fraction(str(price.output)) * NANO_USD_A_TOKEN)))
     return longest
 
 
 def _amounts(row: ModelRow, inputs: int, outputs: int) -> Amounts:
     usage = _usage(inputs, outputs)
-    return spent(usage, None if row.price is None else cost_nano_usd(usage, _dearest(row.price)))
+    return spent(
+        usage, None if row.price is None else cost_nano_usd(usage, _dearest(row.price, row.price.reached(inputs)))
+    )
 
 
 def _usage(inputs: int, outputs: int) -> Usage:
@@ -75,6 +86,11 @@ def _usage(inputs: int, outputs: int) -> Usage:
 
 
 @lru_cache(1024)
-def _dearest(price: Price) -> Price:
-    """Every input token at the dearest rate that input can have."""
-    return Price(input=max(price.input, price.cache_read or 0, price.cache_write or 0), output=price.output)
+def _dearest(price: Price, tiers: int) -> Price:
+    """Every token at the dearest rate of the base and the first so many tiers."""
+    reached = [price, *price.tiers[:tiers]]
+    return Price(
+        input=max(max(rates.input, rates.cache_read or 0, rates.cache_write or 0) for rates in reached),
+        output=max(rates.output for rates in reached),
+        request=price.request,
+    )

@@ -5,9 +5,24 @@ from typing import Literal
 
 from msgspec import Struct
 
+from llmd.scalars import Positive
 
-class Price(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """USD per million tokens."""
+Auth = Literal["bearer", "api-key", "x-api-key", "x-goog-api-key"]
+"""The header that carries the key: `Authorization: Bearer KEY`, or one of this name with nothing else."""
+
+Param = Literal["temperature", "top_p", "stop", "seed", "reasoning", "tools", "response_format"]
+"""A param that a model may refuse."""
+
+ReasoningUnit = Literal["effort", "tokens"]
+"""How a model is told how much to think, where its dialect has both."""
+
+
+Counts = Literal["exact", "estimate"]
+"""What a provider's own count of a request's tokens is, before it is sent."""
+
+
+class Rates(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """USD per million tokens. A cache rate that is not given is the input rate."""
 
     input: float
     output: float
@@ -19,6 +34,36 @@ class Price(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
             raise ValueError("a price is a number that is not negative")
 
 
+class Tier(Rates, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """The rates of a whole call, its answer too, that has more input tokens than `above`."""
+
+    above: Positive
+
+
+class Price(Rates, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What a model costs: its rates, `request` USD a call, and other rates for long inputs."""
+
+    request: float | None = None
+    tiers: tuple[Tier, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= (self.request or 0) < inf:
+            raise ValueError("a price is a number that is not negative")
+        steps = [tier.above for tier in self.tiers]
+        if steps != sorted(set(steps)):
+            raise ValueError("each of `tiers` is above more tokens than the one before it")
+
+    def reached(self, input_tokens: int) -> int:
+        """How many of the tiers a call with so many input tokens is beyond."""
+        return sum(input_tokens > tier.above for tier in self.tiers)
+
+    def at(self, input_tokens: int) -> Rates:
+        """The rates of a call with so many input tokens."""
+        reached = self.reached(input_tokens)
+        return self.tiers[reached - 1] if reached else self
+
+
 class ModelRow(Struct, frozen=True, kw_only=True):
     """One model at one provider, with what the provider does its own way.
 
@@ -26,6 +71,9 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     max_tokens_name  the member that limits the answer, under the name that this endpoint obeys
     stream_usage     whether a stream tells its usage when it is asked for
     overhead_tokens  what a request may cost beyond its own bytes
+    refuses          the params that it answers with an error
+    reasoning        how it is told how much to think; None is the dialect's usual way
+    counts           what its count of a request's tokens is worth; None where it has none
     """
 
     provider: str
@@ -38,6 +86,9 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     price: Price | None = None
     context_tokens: int | None = None
     max_output_tokens: int | None = None
+    refuses: tuple[Param, ...] = ()
+    reasoning: ReasoningUnit | None = None
+    counts: Counts | None = None
 
     @property
     def target(self) -> str:

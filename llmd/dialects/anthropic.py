@@ -26,14 +26,17 @@ from llmd.chat import (
     ToolResultPart,
     Usage,
 )
-from llmd.core.rows import ModelRow
-from llmd.dialects.base import Headers, HttpCall, Reader
+from llmd.core.rows import Auth, ModelRow
+from llmd.dialects.base import Headers, HttpCall, Reader, http_call
+from llmd.dialects.counting import asking, members
 from llmd.dialects.draft import Draft, amount
 from llmd.dialects.events import Event
-from llmd.dialects.reading import BodyReader, ErrorReader, StreamReader, is_event_stream
+from llmd.dialects.listing import read_models
+from llmd.dialects.reading import reader
 from llmd.dialects.refusals import read_stream_error
 
 VERSION = "2023-06-01"
+_VERSIONED: Headers = {"anthropic-version": VERSION}
 MAX_TOKENS = 4096  # of a request that names no limit, to a model whose own is not known: every model has as many
 THINKING_MIN = 1024
 
@@ -46,12 +49,16 @@ _FINISH: dict[str, FinishReason] = {
     "refusal": "refusal",
 }
 _THINKING = {"minimal": THINKING_MIN, "low": THINKING_MIN, "medium": 4096, "high": 16_384, "xhigh": 32_768}
+_READ = ("model", "system", "messages", "tools", "tool_choice", "thinking", "output_config")
+_EFFORTS = {"minimal": "low", "xhigh": "high"}  # the ends that not each of these models knows
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 
 class Anthropic:
-    auth_header = "x-api-key"
-    auth_prefix = ""
+    auth: Auth = "x-api-key"
+    models = "/models?limit=1000"
+    models_headers = _VERSIONED
+    read_models = staticmethod(read_models)
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         dropped: list[str] = []
@@ -63,13 +70,13 @@ class Anthropic:
         }
         if system := "\n\n".join(turn.text for turn in chat.turns if turn.role == "system"):
             body["system"] = system
-        thinking = _thinking(chat.reasoning, limit, dropped)
+        thinking, effort = _thinking(chat.reasoning, row, limit, dropped)
         if thinking is not None:
             body["thinking"] = thinking
         for name in ("temperature", "top_p"):
             if (value := getattr(chat, name)) is None:
                 continue
-            if thinking is not None and thinking["type"] == "enabled":
+            if thinking is not None and thinking["type"] != "disabled":
                 dropped.append(name)  # who thinks, samples as it was trained to
             else:
                 body[name] = value
@@ -87,39 +94,47 @@ class Anthropic:
             body["tool_choice"] = (
                 {"type": "tool", "name": choice.name} if isinstance(choice, NamedTool) else {"type": _CHOICES[choice]}
             )
+        output: dict[str, Any] = {} if effort is None else {"effort": effort}
         if (form := chat.response_format) is not None:
-            body["output_config"] = {"format": {"type": "json_schema", "schema": form.schema}}
+            output["format"] = {"type": "json_schema", "schema": form.schema}
+        if output:
+            body["output_config"] = output
         if stream:
             body["stream"] = True
-        return HttpCall(
-            row=row,
-            url=row.base_url.rstrip("/") + "/messages",
-            headers={
-                "content-type": "application/json",
-                "accept": "text/event-stream" if stream else "application/json",
-                "anthropic-version": VERSION,
-            },
-            body=msgspec.json.encode(body),
-            stream=stream,
-            dropped=dropped,
-        )
+        return http_call(row, "/messages", body, stream, dropped, more=_VERSIONED)
 
     def reader(self, call: HttpCall, status: int, headers: Headers) -> Reader:
-        if status != 200:
-            return ErrorReader(status, headers)
-        return StreamReader(_Draft(headers)) if is_event_stream(headers) else BodyReader(_Draft(headers))
+        return reader(_Draft(headers), status, headers)
+
+    def count(self, call: HttpCall) -> HttpCall | None:
+        return asking(call, call.url + "/count_tokens", members(call, _READ))
 
 
-def _thinking(reasoning: Reasoning | None, limit: int, dropped: list[str]) -> dict[str, Any] | None:
+def _thinking(
+    reasoning: Reasoning | None, row: ModelRow, limit: int, dropped: list[str]
+) -> tuple[dict[str, Any] | None, str | None]:
+    """The thinking that was asked for, and the effort of models that are told one."""
     if reasoning is None:
-        return None
+        return None, None
+    if row.reasoning == "effort":
+        return _by_effort(reasoning, dropped)
     tokens = reasoning.tokens if reasoning.tokens is not None else _THINKING.get(reasoning.effort or "", 0)
     if not tokens:
-        return {"type": "disabled"}
+        return {"type": "disabled"}, None
     if limit <= THINKING_MIN:  # what it thinks is part of what it may say
         dropped.append("reasoning")
-        return None
-    return {"type": "enabled", "budget_tokens": min(max(tokens, THINKING_MIN), limit - 1)}
+        return None, None
+    return {"type": "enabled", "budget_tokens": min(max(tokens, THINKING_MIN), limit - 1)}, None
+
+
+def _by_effort(reasoning: Reasoning, dropped: list[str]) -> tuple[dict[str, Any] | None, str | None]:
+    """Of models that think as much as they see fit, and by themselves not at all: some refuse to be told so."""
+    if reasoning.effort == "none" or reasoning.tokens == 0:
+        return None, None
+    if reasoning.effort is None:
+        dropped.append("reasoning")  # this dialect has efforts, not amounts, for these
+        return None, None
+    return {"type": "adaptive"}, _EFFORTS.get(reasoning.effort, reasoning.effort)
 
 
 def _messages(chat: Chat, provider: str) -> list[dict[str, Any]]:

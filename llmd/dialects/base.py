@@ -6,19 +6,23 @@ does no I/O and never sees a key.
 
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
+from types import MappingProxyType
 from typing import Any, Literal, Protocol
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from llmd.chat import Chat, Delta, FinishReason, ToolCall, ToolCallDelta, Usage
-from llmd.core.rows import ModelRow
+from llmd.core.rows import Auth, ModelRow
 
 Emit = Callable[[Delta], Awaitable[None]]
 """Passes one delta on; awaiting it is the back-pressure."""
 
 Headers = Mapping[str, str]
 """Response headers, their names in lower case."""
+
+
+NO_HEADERS: Headers = MappingProxyType({})
 
 
 class HttpCall(Struct, frozen=True):
@@ -30,6 +34,27 @@ class HttpCall(Struct, frozen=True):
     body: bytes
     stream: bool
     dropped: list[str]
+
+
+def http_call(
+    row: ModelRow,
+    path: str,
+    body: dict[str, Any],
+    stream: bool,
+    dropped: list[str],
+    *,
+    streamed: str = "text/event-stream",
+    more: Headers = NO_HEADERS,
+) -> HttpCall:
+    """A POST below the provider's base URL; `streamed` is the media type of what is asked for as a stream."""
+    return HttpCall(
+        row=row,
+        url=row.base_url.rstrip("/") + path,
+        headers={"content-type": "application/json", "accept": streamed if stream else "application/json", **more},
+        body=msgspec.json.encode(body),
+        stream=stream,
+        dropped=dropped,
+    )
 
 
 class Answer(Struct, frozen=True, kw_only=True):
@@ -58,7 +83,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     kind           a key of errors.KINDS
     message        one sentence in llmd's words
     billed         "no" only where the provider certainly charged nothing
-    usage          what it said was used before it failed
+    usage          what it said was used before it failed; `cost_nano_usd` what it said that it bills for that
     provider_text  the provider's own words, for the caller to read; the shell takes keys out
     """
 
@@ -70,6 +95,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     http_status: int | None = None
     request_id: str | None = None
     usage: Usage | None = None
+    cost_nano_usd: int | None = None
     provider_text: str | None = None
 
 
@@ -115,13 +141,32 @@ class Reader(Protocol):
         """The response is over; `cut` where the connection broke before its end."""
 
 
+class Offered(Struct, frozen=True):
+    """A model that a provider says it has, and what it tells of it."""
+
+    id: str
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+
 class Dialect(Protocol):
-    auth_header: str
-    auth_prefix: str
+    """`models` is the path of a provider's list of models, `models_headers` what it wants with it."""
+
+    auth: Auth
+    models: str
+    models_headers: Headers
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall: ...
 
     def reader(self, call: HttpCall, status: int, headers: Headers) -> Reader: ...
+
+    def read_models(self, body: bytes) -> list[Offered]:
+        """Raises msgspec.DecodeError where it is no list of models."""
+        ...
+
+    def count(self, call: HttpCall) -> HttpCall | None:
+        """The request that asks how many tokens the input of `call` has; None where there is no asking."""
+        ...
 
 
 class Provider(Protocol):
@@ -133,6 +178,10 @@ class Provider(Protocol):
     def place(self) -> AbstractAsyncContextManager[object]: ...
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall: ...
+
+    async def count(self, call: HttpCall) -> int | None:
+        """How many tokens the input of this call has, by the provider's own count; None where it does not tell."""
+        ...
 
     async def send(self, call: HttpCall, emit: Emit | None) -> Outcome:
         """Carry one call to its outcome. Cancelled, it aborts the request upstream; it raises nothing else."""

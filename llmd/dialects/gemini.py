@@ -28,11 +28,13 @@ from llmd.chat import (
     ToolResultPart,
     Usage,
 )
-from llmd.core.rows import ModelRow
-from llmd.dialects.base import Headers, HttpCall, Outcome, Reader
+from llmd.core.rows import Auth, ModelRow
+from llmd.dialects.base import NO_HEADERS, Headers, HttpCall, Outcome, Reader, http_call
+from llmd.dialects.counting import asking
 from llmd.dialects.draft import Draft, amount
 from llmd.dialects.events import Event
-from llmd.dialects.reading import BodyReader, ErrorReader, StreamReader, is_event_stream
+from llmd.dialects.listing import read_gemini_models
+from llmd.dialects.reading import reader
 from llmd.dialects.refusals import read_stream_error
 
 _FINISH: dict[str, FinishReason] = {
@@ -60,8 +62,10 @@ _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
 class Gemini:
-    auth_header = "x-goog-api-key"
-    auth_prefix = ""
+    auth: Auth = "x-goog-api-key"
+    models = "/models?pageSize=1000"
+    models_headers = NO_HEADERS
+    read_models = staticmethod(read_gemini_models)
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         dropped: list[str] = []
@@ -88,22 +92,16 @@ class Gemini:
             )
             body["toolConfig"] = {"functionCallingConfig": calling}
         method = "streamGenerateContent?alt=sse" if stream else "generateContent"
-        return HttpCall(
-            row=row,
-            url=f"{row.base_url.rstrip('/')}/models/{quote(row.model, safe='')}:{method}",
-            headers={
-                "content-type": "application/json",
-                "accept": "text/event-stream" if stream else "application/json",
-            },
-            body=msgspec.json.encode(body),
-            stream=stream,
-            dropped=dropped,
-        )
+        return http_call(row, f"/models/{quote(row.model, safe='')}:{method}", body, stream, dropped)
 
     def reader(self, call: HttpCall, status: int, headers: Headers) -> Reader:
-        if status != 200:
-            return ErrorReader(status, headers)
-        return StreamReader(_Draft(headers)) if is_event_stream(headers) else BodyReader(_Draft(headers))
+        return reader(_Draft(headers), status, headers)
+
+    def count(self, call: HttpCall) -> HttpCall | None:
+        model = f"models/{call.row.model}"
+        request = {"model": model, **msgspec.json.decode(call.body)}
+        url = f"{call.url.rpartition(':')[0]}:countTokens"
+        return asking(call, url, {"generateContentRequest": request})
 
 
 def _generation(chat: Chat, row: ModelRow, max_tokens: int | None, dropped: list[str]) -> dict[str, Any]:
@@ -120,14 +118,14 @@ def _generation(chat: Chat, row: ModelRow, max_tokens: int | None, dropped: list
     if chat.response_format is not None:
         config |= {"responseMimeType": "application/json", "responseJsonSchema": chat.response_format.schema}
     if chat.reasoning is not None:
-        config["thinkingConfig"] = {**_thinking(chat.reasoning, row.model), "includeThoughts": True}
+        config["thinkingConfig"] = {**_thinking(chat.reasoning, row), "includeThoughts": True}
     return {name: value for name, value in config.items() if value is not None}
 
 
-def _thinking(reasoning: Reasoning, model: str) -> dict[str, Any]:
+def _thinking(reasoning: Reasoning, row: ModelRow) -> dict[str, Any]:
     if reasoning.effort is None:
         return {"thinkingBudget": reasoning.tokens}
-    if model.startswith("gemini-2"):  # those think by the token, the later ones by the level
+    if row.reasoning == "tokens":  # the older models; the later ones think by the level
         return {"thinkingBudget": _BUDGETS[reasoning.effort]}
     return {"thinkingLevel": _LEVELS.get(reasoning.effort, reasoning.effort)}
 

@@ -21,10 +21,11 @@ from llmd.chat import (
     ToolResultPart,
     Usage,
 )
-from llmd.core.rows import ModelRow
-from llmd.dialects.base import Headers, HttpCall, Reader
+from llmd.core.rows import Auth, ModelRow
+from llmd.dialects.base import NO_HEADERS, Headers, HttpCall, Reader, http_call
 from llmd.dialects.draft import Draft, amount
 from llmd.dialects.events import Event, LineDecoder
+from llmd.dialects.listing import read_ollama_models
 from llmd.dialects.reading import BodyReader, ErrorReader, StreamReader
 from llmd.dialects.refusals import read_stream_error
 
@@ -32,8 +33,10 @@ _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
 class Ollama:
-    auth_header = "authorization"
-    auth_prefix = "Bearer "
+    auth: Auth = "bearer"
+    models = "/api/tags"
+    models_headers = NO_HEADERS
+    read_models = staticmethod(read_ollama_models)
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         dropped: list[str] = []
@@ -58,23 +61,16 @@ class Ollama:
             dropped.append("tool_choice")
         if chat.response_format is not None:
             body["format"] = chat.response_format.schema
-        return HttpCall(
-            row=row,
-            url=row.base_url.rstrip("/") + "/api/chat",
-            headers={
-                "content-type": "application/json",
-                "accept": "application/x-ndjson" if stream else "application/json",
-            },
-            body=msgspec.json.encode(body),
-            stream=stream,
-            dropped=dropped,
-        )
+        return http_call(row, "/api/chat", body, stream, dropped, streamed="application/x-ndjson")
 
     def reader(self, call: HttpCall, status: int, headers: Headers) -> Reader:
         if status != 200:
             return ErrorReader(status, headers)
         lines = "ndjson" in headers.get("content-type", "").lower()
         return StreamReader(_Draft(headers), LineDecoder()) if lines else BodyReader(_Draft(headers))
+
+    def count(self, call: HttpCall) -> HttpCall | None:
+        return None
 
 
 def _messages(chat: Chat, dropped: list[str]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
+from msgspec.structs import replace
 
 from llmd.chat import (
     Chat,
@@ -24,11 +25,12 @@ from llmd.chat import (
     ToolResultPart,
     Usage,
 )
-from llmd.core.rows import ModelRow
-from llmd.dialects.base import Headers, HttpCall, Reader
+from llmd.core.rows import Auth, ModelRow
+from llmd.dialects.base import NO_HEADERS, Headers, HttpCall, Reader, http_call
 from llmd.dialects.draft import TICKS_A_NANO_USD, Draft, amount, nano_usd
 from llmd.dialects.events import Event
-from llmd.dialects.reading import BodyReader, ErrorReader, StreamReader, is_event_stream
+from llmd.dialects.listing import read_models
+from llmd.dialects.reading import reader
 from llmd.dialects.refusals import read_stream_error
 
 _FINISH: dict[str, FinishReason] = {
@@ -41,8 +43,10 @@ _FINISH: dict[str, FinishReason] = {
 
 
 class OpenAIChat:
-    auth_header = "authorization"
-    auth_prefix = "Bearer "
+    auth: Auth = "bearer"
+    models = "/models"
+    models_headers = NO_HEADERS
+    read_models = staticmethod(read_models)
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         dropped: list[str] = []
@@ -71,22 +75,13 @@ class OpenAIChat:
             body["stream"] = True
             if row.stream_usage:
                 body["stream_options"] = {"include_usage": True}
-        return HttpCall(
-            row=row,
-            url=row.base_url.rstrip("/") + "/chat/completions",
-            headers={
-                "content-type": "application/json",
-                "accept": "text/event-stream" if stream else "application/json",
-            },
-            body=msgspec.json.encode(body),
-            stream=stream,
-            dropped=dropped,
-        )
+        return http_call(row, "/chat/completions", body, stream, dropped)
 
     def reader(self, call: HttpCall, status: int, headers: Headers) -> Reader:
-        if status != 200:
-            return ErrorReader(status, headers)
-        return StreamReader(_Chat(headers)) if is_event_stream(headers) else BodyReader(_Chat(headers))
+        return reader(_Chat(headers), status, headers)
+
+    def count(self, call: HttpCall) -> HttpCall | None:
+        return None
 
 
 def _tool_choice(choice: str | NamedTool) -> Any:
@@ -229,13 +224,15 @@ class _Chat(Draft):
         return _FINISH.get(self._finish or "", "other")
 
     def _take(self, reply: _Reply) -> list[Delta]:
-        if reply.error is not UNSET and reply.error is not None:
-            self.failure = read_stream_error(reply.error, self.headers)
-            return []
         usage = reply.usage or (reply.x_groq.usage if reply.x_groq else None)
         if usage is not None:
             self.usage = _usage(usage)
             self.cost_nano_usd = _cost(usage)
+        if reply.error is not UNSET and reply.error is not None:
+            self.failure = read_stream_error(reply.error, self.headers)
+            if usage is not None:  # told with the error, it is what the call has cost
+                self.failure = replace(self.failure, usage=self.usage, cost_nano_usd=self.cost_nano_usd)
+            return []
         deltas: list[Delta] = []
         for choice in reply.choices or []:
             if choice.index:

@@ -25,17 +25,23 @@ from llmd.chat import (
     ToolResultPart,
     Usage,
 )
-from llmd.core.rows import ModelRow
-from llmd.dialects.base import Headers, HttpCall, Reader
+from llmd.core.rows import Auth, ModelRow
+from llmd.dialects.base import NO_HEADERS, Headers, HttpCall, Reader, http_call
+from llmd.dialects.counting import asking, members
 from llmd.dialects.draft import TICKS_A_NANO_USD, Draft, amount
 from llmd.dialects.events import Event
-from llmd.dialects.reading import BodyReader, ErrorReader, StreamReader, is_event_stream
+from llmd.dialects.listing import read_models
+from llmd.dialects.reading import reader
 from llmd.dialects.refusals import read_stream_error
+
+_READ = ("model", "instructions", "input", "tools", "tool_choice", "reasoning", "text")
 
 
 class OpenAIResponses:
-    auth_header = "authorization"
-    auth_prefix = "Bearer "
+    auth: Auth = "bearer"
+    models = "/models"
+    models_headers = NO_HEADERS
+    read_models = staticmethod(read_models)
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         dropped = [name for name in ("stop", "seed") if getattr(chat, name) is not None]
@@ -69,22 +75,13 @@ class OpenAIResponses:
             body["text"] = {"format": {"type": "json_schema", "name": form.name, "schema": form.schema, "strict": True}}
         if stream:
             body["stream"] = True
-        return HttpCall(
-            row=row,
-            url=row.base_url.rstrip("/") + "/responses",
-            headers={
-                "content-type": "application/json",
-                "accept": "text/event-stream" if stream else "application/json",
-            },
-            body=msgspec.json.encode(body),
-            stream=stream,
-            dropped=dropped,
-        )
+        return http_call(row, "/responses", body, stream, dropped)
 
     def reader(self, call: HttpCall, status: int, headers: Headers) -> Reader:
-        if status != 200:
-            return ErrorReader(status, headers)
-        return StreamReader(_Draft(headers)) if is_event_stream(headers) else BodyReader(_Draft(headers))
+        return reader(_Draft(headers), status, headers)
+
+    def count(self, call: HttpCall) -> HttpCall | None:
+        return asking(call, call.url + "/input_tokens", members(call, _READ))
 
 
 def _items(turn: Message, provider: str) -> list[Any]:

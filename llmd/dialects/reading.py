@@ -12,7 +12,7 @@ from llmd.dialects.refusals import read_error
 
 ERROR_BYTES_MAX = 2**20
 
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def is_event_stream(headers: Headers) -> bool:
@@ -64,7 +64,7 @@ class BodyReader:
             return draft.invalid("the provider's answer broke off before its end")
         try:
             draft.take_body(bytes(self._body))
-        except _UNREADABLE:
+        except UNREADABLE:
             return draft.invalid(f"the provider's answer is not {draft.whole_name}")
         if draft.failure is None and not draft.begun:
             return draft.invalid(f"the provider's answer holds no {draft.part_name}", draft.usage)
@@ -87,7 +87,7 @@ class StreamReader:
             return []
         try:
             return draft.take(event)
-        except _UNREADABLE:
+        except UNREADABLE:
             # Usage told so far, as some tell it with every chunk, is not what the whole will cost.
             draft.failure = draft.invalid("the provider's stream holds what is not a chunk")
             return []
@@ -105,3 +105,10 @@ class StreamReader:
         if draft.failure is None and not draft.begun:
             return draft.invalid(f"the provider's stream holds no {draft.part_name}", draft.usage)
         return draft.outcome()
+
+
+def reader(draft: Draft, status: int, headers: Headers) -> ErrorReader | BodyReader | StreamReader:
+    """Of a response that is server-sent events, or else one body."""
+    if status != 200:
+        return ErrorReader(status, headers)
+    return StreamReader(draft) if is_event_stream(headers) else BodyReader(draft)

@@ -2,10 +2,10 @@
 
 from msgspec import Struct
 
+from llmd.catalog import Health
 from llmd.context import Context
 from llmd.core.rows import Price
 from llmd.rpc.base import Empty, Method, Service
-from llmd.upstreams import Health
 
 
 class Model(Struct, frozen=True, kw_only=True):
@@ -29,17 +29,17 @@ async def _list(service: Service, params: Empty, ctx: Context) -> Models:
     upstreams = service.upstreams()
     catalog = upstreams.catalog
     models = []
-    for provider, (health, names) in (await upstreams.health()).items():
-        for name in names:
-            row = catalog.providers[provider].model_row(name)
+    for provider, (health, models_of) in (await upstreams.offers()).items():
+        for offered in models_of:
+            row = catalog.providers[provider].model_row(offered.id)
             models.append(
                 Model(
                     model=row.target,
                     provider=provider,
                     dialect=row.dialect,
                     price=row.price,
-                    context_tokens=row.context_tokens,
-                    max_output_tokens=row.max_output_tokens,
+                    context_tokens=row.context_tokens or offered.context_tokens,
+                    max_output_tokens=row.max_output_tokens or offered.max_output_tokens,
                     default=row.target == catalog.default_model,
                     health=health,
                 )

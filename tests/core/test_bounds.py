@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from llmd.books import Amounts
 from llmd.chat import Ask, FilePart, ImagePart, Message, TextPart, Usage
 from llmd.core.amounts import spent
-from llmd.core.bounds import bound
+from llmd.core.bounds import COUNT_MARGIN, bound, largest_answer
 from llmd.core.pricing import cost_nano_usd
-from llmd.core.rows import Price
+from llmd.core.rows import Price, Tier
 from llmd.scalars import AMOUNT_MAX
 from tests.support.calls import ask, row
 
@@ -83,3 +83,34 @@ def test_no_usage_within_the_bytes_and_the_limit_costs_more_than_its_bound(
     actual = spent(used, cost_nano_usd(used, price))
     for unit in Amounts.__struct_fields__:
         assert getattr(actual, unit) <= getattr(made.amounts, unit)
+
+
+@given(st.text(max_size=50), st.integers(0, 60), st.integers(1, 50), st.lists(rates, min_size=6, max_size=6))
+def test_no_shorter_input_than_the_bounds_costs_more_whatever_the_tiers_are(
+    text: str, tokens: int, limit: int, some: list[float]
+) -> None:
+    tiers = (Tier(above=20, input=some[2], output=some[3]), Tier(above=40, input=some[4], output=some[5]))
+    price = Price(input=some[0], output=some[1], request=0.5, tiers=tiers)
+    made = bound(ask(), text, row(price=price, overhead_tokens=10), limit)
+    inputs = min(tokens, made.amounts.input_tokens)
+    used = Usage(input_tokens=inputs, output_tokens=limit, total_tokens=inputs + limit)
+    assert cost_nano_usd(used, price) <= made.amounts.nano_usd
+
+
+def test_the_longest_answer_is_reckoned_at_the_dearest_rate_that_is_reached() -> None:
+    price = Price(input=0, output=1, tiers=(Tier(above=100, input=0, output=2),))
+    room = [10**6, 10**6, 10**6, 1, 10_000]
+    facts = row(price=price, overhead_tokens=0)
+    short, long = (bound(ask(), "x" * length, facts, 1).amounts for length in (100, 101))
+    assert (largest_answer(short, facts, room), largest_answer(long, facts, room)) == (10, 5)
+
+
+# -- the provider's own count ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("counts", "sound"), [("exact", True), ("estimate", False)])
+def test_a_count_takes_the_place_of_bytes_and_is_sound_where_it_is_exact(counts: str, sound: bool) -> None:
+    made = bound(WITH_IMAGE, "x" * 1000, row(counts=counts, context_tokens=10**6), 50, counted=30)
+    assert (made.amounts.input_tokens, made.estimate.input_tokens) == (30 + COUNT_MARGIN, 30)
+    assert (made.amounts.output_tokens, made.sound) == (50, sound)
+    assert not bound(ask(), "x", row(counts="exact"), None, counted=3).sound

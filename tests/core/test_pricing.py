@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llmd.chat import Usage
 from llmd.core.pricing import cost_nano_usd
-from llmd.core.rows import Price
+from llmd.core.rows import Price, Tier
 from llmd.scalars import AMOUNT_MAX
 
 
@@ -36,6 +36,8 @@ def usage(input: int = 0, output: int = 0, read: int = 0, written: int = 0) -> U
         (usage(1, 1), Price(input=0.0004, output=0.0006), 1),
         (usage(10**6, 10**6), Price(input=0, output=0), 0),
         (usage(), Price(input=1, output=1), 0),
+        (usage(1, 1), Price(input=1, output=2, request=0.012), 12_003_000),
+        (usage(), Price(input=0, output=0, request=1e-10), 1),
     ],
     ids=str,
 )
@@ -67,3 +69,9 @@ def test_a_cost_is_exact_for_the_decimals_that_the_user_wrote(
 ) -> None:
     exact = (asked * Fraction(str(first)) + told * Fraction(str(second))) * 1000
     assert cost_nano_usd(usage(asked, told), Price(input=first, output=second)) == min(AMOUNT_MAX, ceil(exact))
+
+
+def test_beyond_a_tier_every_token_of_the_call_costs_the_tiers_rate() -> None:
+    price = Price(input=1, output=2, cache_read=0.1, tiers=(Tier(above=100, input=3, output=4, cache_read=0.3),))
+    assert cost_nano_usd(usage(100, 5, read=50), price) == 50 * 1000 + 50 * 100 + 5 * 2000
+    assert cost_nano_usd(usage(101, 5, read=50), price) == 51 * 3000 + 50 * 300 + 5 * 4000

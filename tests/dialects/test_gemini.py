@@ -68,7 +68,7 @@ HELLO = [{"role": "user", "parts": [{"text": "hello"}]}]
             {"generationConfig": {"thinkingConfig": {"thinkingLevel": "high", "includeThoughts": True}}},
         ),
         (
-            {"reasoning": Reasoning(effort="none"), "model": "gemini-2.5-flash"},
+            {"reasoning": Reasoning(effort="none"), "facts": {"reasoning": "tokens"}},
             {"generationConfig": {"thinkingConfig": {"thinkingBudget": 0, "includeThoughts": True}}},
         ),
     ],

@@ -281,3 +281,11 @@ def test_an_error_within_a_stream_ends_it_with_that_error() -> None:
 def test_an_error_in_the_body_of_a_200_is_that_error() -> None:
     failed = failure(b'{"error": {"message": "no provider is up", "code": 502}}')
     assert (failed.kind, failed.billed, failed.http_status) == ("upstream_unavailable", "unknown", 200)
+
+
+def test_what_an_error_within_a_stream_says_of_its_cost_is_kept() -> None:
+    usage = b'{"prompt_tokens": 10, "completion_tokens": 5, "cost": 0.25}'
+    error = event(b'{"error": {"code": 400}, "usage": ' + usage + b"}")
+    failed = failure([chunk({"content": "a"}), error], stream=True)
+    assert failed.usage == Usage(input_tokens=10, output_tokens=5, total_tokens=15)
+    assert failed.cost_nano_usd == 250_000_000

@@ -5,13 +5,19 @@ import gzip
 import json
 import os
 import random
+import re
+from decimal import Decimal
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from llmd.catalog import KNOWN
+from llmd.core.pricing import cost_nano_usd
 from llmd.dialects import DIALECTS
 from llmd.dialects.base import Answer, Failure, Outcome
+from llmd.prices import listed
 from tests.dialects.replies import joined
 from tests.support.calls import ask, row
 
@@ -156,3 +162,64 @@ def test_a_recorded_answer_is_read_as_it_was_meant(recording: dict[str, Any]) ->
         check_answer(outcome, expected, FINISH[API_DIALECTS[recording["api"]]][expected["finish"]])
     assert parse(recording, [data[at : at + 1] for at in range(len(data))]) == outcome
     assert parse(recording, cut(data, recording["id"])) == outcome
+
+
+def reported(data: bytes) -> Decimal | None:
+    """What the provider says the call has cost, in USD: the last time it says so."""
+    billed = None
+    for line in data.replace(b"data: ", b"").splitlines() if data.startswith((b"data:", b"event:", b":")) else [data]:
+        try:
+            said = json.loads(line, parse_float=Decimal)
+        except ValueError:
+            continue
+        usage = (said.get("usage") or (said.get("response") or {}).get("usage") or {}) if isinstance(said, dict) else {}
+        cost = usage.get("cost")
+        if usage.get("cost_in_usd_ticks") is not None:
+            billed = Decimal(usage["cost_in_usd_ticks"]) / 10**10
+        elif cost is not None:
+            billed = Decimal(cost["total_cost"] if isinstance(cost, dict) else cost)
+    return billed
+
+
+BILLED = [row for row in recorded() if row.values[0] and reported(body_of(row.values[0])) is not None]
+
+
+@pytest.mark.parametrize("recording", BILLED or recorded()[:1])
+def test_what_a_provider_says_it_bills_is_the_cost_to_the_nano_dollar(recording: dict[str, Any]) -> None:
+    billed = reported(body_of(recording))
+    outcome = parse(recording, [body_of(recording)])
+    assert billed is not None
+    assert outcome.cost_nano_usd == ceil(billed * 10**9)
+
+
+UNLISTED = {
+    "perplexity/sonar": "its fee depends on how much it searches, which the table does not tell",
+    "perplexity/sonar-pro": "the same",
+    "openrouter/perplexity/sonar": "the same, resold",
+    "openrouter/openai/gpt-4.1-mini": "searched the web, which OpenRouter bills apart",
+    "openrouter/openai/gpt-oss-120b": "OpenRouter chose a cheaper endpoint than the listed one",
+    "openrouter/minimax/minimax-m2:free": "the table has no price for what is free",
+    "openrouter/anthropic/claude-sonnet-4-5": "is not its name there: claude-sonnet-4.5 is",
+}
+
+
+def target(recording: dict[str, Any]) -> str:
+    said = re.search(rb'"model": ?"([^"]+)"', body_of(recording))
+    return f"{recording['provider']}/{recording['model'] or (said and said[1].decode())}"
+
+
+LISTED = [row for row in BILLED if target(row.values[0]) not in UNLISTED]
+
+
+@pytest.mark.parametrize("recording", LISTED or recorded()[:1])
+def test_the_tables_price_makes_the_cost_that_the_provider_says_it_bills(recording: dict[str, Any]) -> None:
+    provider, _, model = target(recording).partition("/")
+    price = listed(KNOWN[provider].prices, model).price
+    outcome = parse(recording, [body_of(recording)])
+    assert price is not None
+    assert outcome.usage is not None
+    assert cost_nano_usd(outcome.usage, price) == outcome.cost_nano_usd
+
+
+def test_what_is_not_compared_is_there() -> None:
+    assert {target(row.values[0]) for row in BILLED} >= UNLISTED.keys() or not BILLED

@@ -7,13 +7,14 @@ from typing import Any
 import anyio
 import msgspec
 
+from llmd.catalog import ProviderRow, provider_row
 from llmd.chat import Ask, Delta
 from llmd.core.rows import ModelRow
 from llmd.dialects import DIALECTS
 from llmd.dialects.base import Failure, HttpCall, Outcome
 from llmd.keys import Key
 from llmd.providers import AiohttpTransport, HttpProvider
-from llmd.settings import KeySettings
+from llmd.settings import KeySettings, ProviderSettings
 from tests.support.upstream import Script, scripted
 
 DIALECT = DIALECTS["openai"]
@@ -27,13 +28,20 @@ def ask(**params: Any) -> Ask:
     return Ask(**({} if "messages" in params else {"prompt": "hello"}) | params)
 
 
-def body(dialect: str, max_tokens: int | None = None, stream: bool = False, model: str = "m1", **params: Any) -> Any:
-    """What a request says in this dialect."""
-    return msgspec.json.decode(DIALECTS[dialect].request(ask(**params), row(model=model), max_tokens, stream).body)
+def request(
+    dialect: str, max_tokens: int | None = None, stream: bool = False, facts: Any = None, **params: Any
+) -> HttpCall:
+    """A request in this dialect; `facts` are the model's."""
+    return DIALECTS[dialect].request(ask(**params), row(**(facts or {})), max_tokens, stream)
 
 
-def dropped(dialect: str, max_tokens: int | None = None, **params: Any) -> list[str]:
-    return DIALECTS[dialect].request(ask(**params), row(), max_tokens, False).dropped
+def body(dialect: str, *args: Any, **params: Any) -> Any:
+    """What a request says."""
+    return msgspec.json.decode(request(dialect, *args, **params).body)
+
+
+def dropped(dialect: str, *args: Any, **params: Any) -> list[str]:
+    return request(dialect, *args, **params).dropped
 
 
 class Caller:
@@ -63,13 +71,12 @@ class Caller:
 
 @asynccontextmanager
 async def caller(
-    base_url: str,
-    key: KeySettings | None = None,
-    env: Mapping[str, str] | None = None,
-    max_concurrency: int | None = None,
+    base_url: str, key: KeySettings | None = None, env: Mapping[str, str] | None = None, **settings: Any
 ) -> AsyncIterator[Caller]:
+    made = provider_row("work", ProviderSettings(base_url=base_url, api_key=key, **settings))
+    assert isinstance(made, ProviderRow)
     async with AiohttpTransport() as transport:
-        yield Caller(HttpProvider(DIALECT, Key(key, env or {}), transport, base_url, max_concurrency), base_url)
+        yield Caller(HttpProvider(made, Key(key, env or {}), transport), base_url)
 
 
 def failed(outcome: Outcome, kind: str, billed: str) -> Failure:

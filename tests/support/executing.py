@@ -1,13 +1,13 @@
 """An executor for a test: its provider is a script, and its budgets record what is held and posted."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 
-from llmd.budgets import Held, Posting, Quote
+from llmd.budgets import Held, Posting, Quoter
 from llmd.catalog import Catalog, ProviderRow, provider_row
 from llmd.chat import Ask
 from llmd.context import Context, Peer
@@ -37,9 +37,7 @@ class Recorder:
     def learned(self, row: ModelRow) -> ModelRow:
         return row
 
-    async def hold(
-        self, ctx: Context, ask: Ask, row: ModelRow, quote: Callable[[int | None], Quote], abort: anyio.CancelScope
-    ) -> Held:
+    async def hold(self, ctx: Context, ask: Ask, row: ModelRow, quote: Quoter, abort: anyio.CancelScope) -> Held:
         await anyio.lowlevel.checkpoint()
         if self._refusal is not None:
             raise self._refusal

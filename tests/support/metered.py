@@ -188,9 +188,9 @@ class _Work:
         await self._provider.pause(40.0 if slow else self.rng.expovariate(1.0))
 
 
-def metered_upstreams(provider: Provider, name: str = "metered") -> Upstreams:
+def metered_upstreams(provider: Provider, name: str = "metered", **settings: Any) -> Upstreams:
     """The upstreams of an executor: this one provider."""
-    row: Any = provider_row(name, msgspec.convert(SETTINGS, ProviderSettings))
+    row: Any = provider_row(name, msgspec.convert(SETTINGS | settings, ProviderSettings))
     return _Upstreams(Catalog(providers={name: row}, default_model=f"{name}/m"), provider)
 
 

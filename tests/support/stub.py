@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import msgspec
 from anyio.abc import TaskGroup
 
@@ -39,11 +40,13 @@ HELD = input_bound("x", 100) + 100
 
 
 class Stub:
-    """`go` lets the calls in it answer `outcome`; `places` many at a time get in."""
+    """`go` lets the calls in it answer `outcome`; `places` many at a time get in; `counted` is what it counts."""
 
-    def __init__(self, outcome: Outcome | None = None, places: int | None = None) -> None:
+    def __init__(self, outcome: Outcome | None = None, places: int | None = None, counted: int | None = None) -> None:
         self.outcome = outcome or used(1, 1)
         self.sent: list[Sent] = []
+        self.counted = counted
+        self.counts = 0
         self.aborted = 0
         self.go = anyio.Event()
         self._places = anyio.Semaphore(places) if places is not None else None
@@ -54,6 +57,11 @@ class Stub:
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         body = msgspec.json.encode(Sent(chat.prompt or "", max_tokens))
         return HttpCall(row=row, url="stub:", headers={}, body=body, stream=stream, dropped=[])
+
+    async def count(self, call: HttpCall) -> int | None:
+        await anyio.lowlevel.checkpoint()
+        self.counts += 1
+        return self.counted
 
     async def send(self, call: HttpCall, emit: Emit | None) -> Outcome:
         self.sent.append(msgspec.json.decode(call.body, type=Sent))
@@ -89,9 +97,9 @@ class Calling:
 class Caller:
     """Makes calls under the budgets of a bank, in `group`."""
 
-    def __init__(self, bank: Bank, group: TaskGroup, stub: Stub | None = None) -> None:
+    def __init__(self, bank: Bank, group: TaskGroup, stub: Stub | None = None, **settings: Any) -> None:
         self.stub = stub or Stub()
-        upstreams = metered_upstreams(self.stub)
+        upstreams = metered_upstreams(self.stub, **settings)
         self.executor = Executor(lambda: upstreams, bank.payer)
         self._group = group
 
@@ -112,10 +120,10 @@ class Caller:
 
 @asynccontextmanager
 async def calling(
-    stub: Stub | None = None, configured: dict[str, Any] | None = None
+    stub: Stub | None = None, configured: dict[str, Any] | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Bank, Caller]]:
     """A bank, and who calls under its budgets; behind it nothing is held and nobody waits."""
     async with bank(configured=configured) as opened, anyio.create_task_group() as group:
-        yield opened, Caller(opened, group, stub)
+        yield opened, Caller(opened, group, stub, **settings)
         group.cancel_scope.cancel()
     assert opened.is_at_rest()
