@@ -146,6 +146,12 @@ class Ask(Chat, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_
             raise ValueError("`provider` goes with `model`")
 
 
+class Relayed(Ask, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """An Ask that came in OpenAI's words: `more` are members that llmd has none for, passed on where they are known."""
+
+    more: dict[str, Any] = {}
+
+
 class Usage(Struct, frozen=True, kw_only=True):
     """Tokens: cached ones counted in `input_tokens`, reasoning in `output_tokens`.
 

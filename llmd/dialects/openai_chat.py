@@ -20,6 +20,7 @@ from llmd.chat import (
     ImagePart,
     Message,
     NamedTool,
+    Relayed,
     TextPart,
     ToolCallPart,
     ToolResultPart,
@@ -71,6 +72,8 @@ class OpenAIChat:
         if (form := chat.response_format) is not None:
             schema = {"name": form.name, "schema": form.schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        if isinstance(chat, Relayed):
+            body = {**chat.more, **body}
         if stream:
             body["stream"] = True
             if row.stream_usage:

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+from collections.abc import Callable
 from decimal import Decimal
 from math import ceil
 from pathlib import Path
@@ -74,17 +75,23 @@ SKIPPED = {
 }
 
 
-def recorded() -> list[Any]:
+def rows_of(wanted: Callable[[dict[str, Any]], Any]) -> list[Any]:
+    """The recorded rows of this kind as parameters; one that skips where there are no recordings."""
     directory = os.environ.get("LLMD_RECORDINGS")
     if not directory:
         return [pytest.param(None, marks=pytest.mark.skip(reason="LLMD_RECORDINGS is not set"), id="recordings")]
     with gzip.open(Path(directory) / "dev.jsonl.gz", "rt") as lines:
         rows = [json.loads(line) for line in lines]
-    return [
-        pytest.param(row, id=row["id"], marks=[pytest.mark.skip(SKIPPED[row["id"]])] if row["id"] in SKIPPED else [])
-        for row in rows
-        if row["api"] in API_DIALECTS
-    ]
+    return [pytest.param(row, id=row["id"]) for row in rows if wanted(row)]
+
+
+def recorded() -> list[Any]:
+    rows = rows_of(lambda row: row["api"] in API_DIALECTS)
+    return [pytest.param(*row.values, id=row.id, marks=[*row.marks, *skipped(row.id)]) for row in rows]
+
+
+def skipped(name: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.skip(SKIPPED[name])] if name in SKIPPED else []
 
 
 def body_of(recording: dict[str, Any]) -> bytes:
