@@ -86,6 +86,12 @@ def test_every_patch_has_its_killers_and_every_killer_its_patch() -> None:
     assert {file.stem for file in MUTANTS.iterdir()} == set(KILLERS)
 
 
+@pytest.mark.parametrize("name", KILLERS)
+def test_a_patch_fits_what_is_shipped(name: str, tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "llmd", tmp_path / "llmd", ignore=shutil.ignore_patterns("__pycache__"))
+    _apply((MUTANTS / f"{name}.patch").read_text(), tmp_path)
+
+
 in_ci = pytest.mark.skipif(os.environ.get("CI") != "true", reason="a minute of killing is for CI=true, as .ci/run sets")
 
 

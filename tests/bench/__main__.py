@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmd.catalog import KNOWN
-from tests.bench import budgets, command, durable, execute, ledger, ping, start
+from tests.bench import budgets, command, dialects, durable, execute, ledger, ping, start
 from tests.bench.measure import Row, table
 
 BENCHMARKS: dict[str, Callable[[Path, int], list[Row]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Path, int], list[Row]]] = {
     "command": command.run,
     "start": start.run,
     "execute": execute.run,
+    "dialects": dialects.run,
     "ledger": ledger.run,
     "durable": durable.run,
     "budgets": budgets.run,

@@ -23,8 +23,8 @@ from llmd.treasury import Treasury
 from tests.bench import ping
 from tests.bench.client import Lines
 from tests.bench.measure import Lane, Row, cpu_s, difference, interleaved
+from tests.bench.servers import daemon as started
 from tests.bench.servers import running
-from tests.support.daemon import running_daemon
 
 IN_TURN = 500
 MANY = 2_000
@@ -56,7 +56,7 @@ def run(directory: Path, rounds: int) -> list[Row]:
 def _operations(directory: Path, rounds: int) -> list[Row]:
     with running("upstream", "0") as upstream:
         config = _CONFIG.format(port=upstream.address)
-        with running_daemon(directory, config=config) as daemon, Lines(daemon.socket) as connection:
+        with started(directory, config=config) as daemon, Lines(daemon.socket) as connection:
             budget = _ask(connection, "budget.open", {"limits": {"total_tokens": 2**52, "usd": "1000000"}})["budget"]
             call = {"provider": "up", "model": "m", "prompt": "Say hello.", "max_tokens": 100}
             charge = {"budget": budget, "amounts": {"total_tokens": 1}}
@@ -159,7 +159,7 @@ def _start(directory: Path, store: Path | None, name: str) -> Mapping[str, float
         store = directory / "empty.db"
         store.unlink(missing_ok=True)
     began = perf_counter()
-    with running_daemon(directory, config=f'[ledger]\npath = "{store}"\n') as daemon, Lines(daemon.socket) as ours:
+    with started(directory, config=f'[ledger]\npath = "{store}"\n') as daemon, Lines(daemon.socket) as ours:
         ours.one(ping.REQUEST)
         took = perf_counter() - began
         daemon.stop()
@@ -169,7 +169,7 @@ def _start(directory: Path, store: Path | None, name: str) -> Mapping[str, float
 def _start_after_a_kill(directory: Path, store: Path) -> Mapping[str, float]:
     """The log of the life before is as long as it gets."""
     config = f'[ledger]\npath = "{store}"\ndurability = "process"\n'
-    with running_daemon(directory, config=config) as daemon, Lines(daemon.socket) as connection:
+    with started(directory, config=config) as daemon, Lines(daemon.socket) as connection:
         budget = _ask(connection, "budget.open", {"total": 2**52})["budget"]
         charge = _request(1, "budget.charge", {"budget": budget, "amounts": {"total_tokens": 1}})
         connection.in_turn(charge, IN_TURN)

@@ -30,6 +30,16 @@ class Lines:
             reply += self._received()
         return reply
 
+    def first(self, request: bytes, last: bytes) -> float:
+        """Seconds until the first line that comes back; reads on to the end of the line that holds `last`."""
+        began = perf_counter()
+        self._socket.sendall(request)
+        reply = self._received()
+        took = perf_counter() - began
+        while last not in reply or not reply.endswith(b"\n"):
+            reply += self._received()
+        return took
+
     def _received(self) -> bytes:
         data = self._socket.recv(RECEIVE_BYTES)
         if not data:

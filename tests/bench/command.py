@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 
 from tests.bench.measure import Lane, Row, interleaved
-from tests.support.daemon import running_daemon
+from tests.bench.servers import daemon as started
 
 RUNS = 10
 IMPORTS = "import argparse, json, socket"
@@ -16,7 +16,7 @@ IMPORTS = "import argparse, json, socket"
 def run(directory: Path, rounds: int) -> list[Row]:
     script = Path(sys.executable).with_name("llmd")
     installed = [str(script)] if script.exists() else [sys.executable, "-m", "llmd"]
-    with running_daemon(directory):
+    with started(directory):
         samples = interleaved(
             [
                 _lane("nothing", [sys.executable, "-c", "pass"]),

@@ -17,8 +17,8 @@ import uvloop
 from llmd.providers import AiohttpTransport
 from tests.bench.client import Lines
 from tests.bench.measure import Lane, Row, cpu_s, difference, interleaved
+from tests.bench.servers import daemon as started
 from tests.bench.servers import running
-from tests.support.daemon import running_daemon
 
 IN_TURN = 500
 MANY = 2_000
@@ -40,7 +40,7 @@ def run(directory: Path, rounds: int) -> list[Row]:
         config = f'[providers.up]\ndialect = "openai"\nbase_url = "{base_url}"\n'
         client = runner.run(_opened(httpx.AsyncClient))
         transport = runner.run(_opened(AiohttpTransport))
-        with running_daemon(directory, config=config) as daemon, Lines(daemon.socket) as connection:
+        with started(directory, config=config) as daemon, Lines(daemon.socket) as connection:
             reply = json.loads(connection.one(_REQUEST % 0))
             assert reply["result"]["text"] == "Hello there.", reply
             samples = interleaved(

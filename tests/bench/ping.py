@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.bench.client import Lines
 from tests.bench.measure import Lane, Row, cpu_s, interleaved
 from tests.bench.servers import REPLY, running
-from tests.support.daemon import running_daemon
+from tests.bench.servers import daemon as started
 
 IN_TURN = 5_000
 PIPELINED = 20_000
@@ -18,7 +18,7 @@ REQUEST = b'{"jsonrpc":"2.0","id":1,"method":"ping"}\n'
 def run(directory: Path, rounds: int) -> list[Row]:
     with (
         running("lines", str(directory / "lines.sock")) as floor,
-        running_daemon(directory) as daemon,
+        started(directory) as daemon,
         Lines(floor.address) as bare,
         Lines(daemon.socket) as ours,
     ):

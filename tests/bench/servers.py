@@ -2,6 +2,7 @@
 
 lines     a Unix socket; answers each line with REPLY: nothing can answer a message for less on this event loop
 upstream  HTTP/1.1 on loopback; answers each POST at once with one fixed chat completion
+stream    the same with one fixed stream of it
 """
 
 import asyncio
@@ -12,9 +13,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import uvloop
+
+from tests.support.daemon import running_daemon
 
 REPLY = b'{"jsonrpc":"2.0","id":1,"result":{}}\n'
 
@@ -32,6 +36,21 @@ _COMPLETION = json.dumps(
 _RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
     len(_COMPLETION),
     _COMPLETION,
+)
+
+
+_CHUNKS = [
+    {"choices": [{"index": 0, "delta": {"content": "Hello there."}}]},
+    {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
+    {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}},
+]
+_EVENTS = b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in _CHUNKS) + b"data: [DONE]\n\n"
+_STREAM = (
+    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
+    % (
+        len(_EVENTS),
+        _EVENTS,
+    )
 )
 
 
@@ -60,6 +79,10 @@ def running(kind: str, address: str) -> Iterator[RunningServer]:
         process.wait()
 
 
+daemon = partial(running_daemon, forked=False)
+"""llmd as a user starts it."""
+
+
 class _Lines(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._write = cast(asyncio.Transport, transport).write
@@ -71,6 +94,9 @@ class _Lines(asyncio.Protocol):
 
 class _Upstream(asyncio.Protocol):
     """Reads as much of HTTP as its clients send: a head with Content-Length, and a body."""
+
+    def __init__(self, response: bytes) -> None:
+        self._response = response
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._write = cast(asyncio.Transport, transport).write
@@ -85,7 +111,7 @@ class _Upstream(asyncio.Protocol):
             if len(self._buffer) < size:
                 return
             self._buffer = self._buffer[size:]
-            self._write(_RESPONSE)
+            self._write(self._response)
 
 
 async def _serve(kind: str, address: str) -> None:
@@ -93,7 +119,8 @@ async def _serve(kind: str, address: str) -> None:
     if kind == "lines":
         server: asyncio.Server = await loop.create_unix_server(_Lines, address)
     else:
-        server = await loop.create_server(_Upstream, "127.0.0.1", int(address))
+        response = _STREAM if kind == "stream" else _RESPONSE
+        server = await loop.create_server(partial(_Upstream, response), "127.0.0.1", int(address))
         address = str(server.sockets[0].getsockname()[1])
     os.write(1, address.encode() + b"\n")
     await server.serve_forever()

@@ -11,7 +11,7 @@ from tests.bench.client import Lines
 from tests.bench.measure import Row, interleaved
 from tests.bench.ping import REQUEST
 from tests.bench.servers import REPLY, running
-from tests.support.daemon import running_daemon
+from tests.bench.servers import daemon as started
 
 SERVING_HTTP = ("starlette", "uvicorn", "prometheus_client")
 
@@ -47,7 +47,7 @@ def _floor(directory: Path) -> Mapping[str, float]:
 
 def _daemon(directory: Path) -> Mapping[str, float]:
     began = perf_counter()
-    with running_daemon(directory) as daemon, daemon.wire() as wire:
+    with started(directory) as daemon, daemon.wire() as wire:
         assert wire.call("ping")["result"] == {}
         ready, resident = perf_counter() - began, daemon.rss_bytes()
         # It asks the local engines, so it is answered when what carries HTTP is loaded.

@@ -35,7 +35,9 @@ class RunningDaemon:
 
 
 @contextmanager
-def running_daemon(directory: Path, *arguments: str, config: str | None = None) -> Iterator[RunningDaemon]:
+def running_daemon(
+    directory: Path, *arguments: str, config: str | None = None, forked: bool = True
+) -> Iterator[RunningDaemon]:
     """`llmd serve` with these arguments; yields once it answers, and kills it behind the test."""
     socket = paths.default_socket(os.environ)
     if config is not None:
@@ -44,7 +46,7 @@ def running_daemon(directory: Path, *arguments: str, config: str | None = None) 
         file.chmod(0o600)
         arguments = ("--config", str(file), *arguments)
     log = directory / "daemon.stderr"
-    process, ready = start_daemon(["--socket", str(socket), *arguments], log)
+    process, ready = start_daemon(["--socket", str(socket), *arguments], log, forked=forked)
     try:
         assert os.read(ready.fileno(), 1), f"the daemon did not start: {log.read_text()}"
         yield RunningDaemon(process, socket, log)

@@ -74,14 +74,17 @@ def _serve(arguments: list[str], log: str, environment: dict[str, str], ready: C
     sys.exit(main(["serve", *arguments, "--ready-fd", str(report)]))
 
 
-def start_daemon(arguments: list[str], log: Path, launcher: Sequence[str] = ()) -> tuple[Started, Connection]:
+def start_daemon(
+    arguments: list[str], log: Path, launcher: Sequence[str] = (), *, forked: bool = True
+) -> tuple[Started, Connection]:
     """`llmd serve` with these arguments and its output in `log`; and where it writes a byte once it is ready.
 
-    `launcher` is a command that ends in running another: below it the daemon starts from nothing.
+    `launcher` is a command that ends in running another: below it the daemon starts from nothing, as it does where it
+    is not to be `forked`.
     """
     ready, report = _CONTEXT.Pipe(duplex=False)
     with report:
-        if not launcher:
+        if forked and not launcher:
             return ForkedDaemon(arguments, log, report), ready
         command = [*launcher, sys.executable, "-m", "llmd", "serve", *arguments, "--ready-fd", str(report.fileno())]
         with log.open("wb") as output:
