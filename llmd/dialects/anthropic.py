@@ -236,7 +236,7 @@ class _Draft(Draft):
         self._stop: str | None = None
         self._counts: dict[str, int] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
-        self._inputs: dict[int, list[str]] = {}  # of the blocks that are calls, as far as it has come
+        self._pieces: dict[tuple[int, str], list[str]] = {}  # of a block's member, as they have come
         self._numbers: dict[int, int] = {}  # of the blocks that are tool calls, among those
 
     def take_body(self, body: bytes) -> None:
@@ -251,14 +251,14 @@ class _Draft(Draft):
     def take(self, event: Event) -> list[Delta]:
         told = _decode_event(event.data)
         kind = told.type or event.name.decode()
+        if kind == "content_block_delta" and told.delta is not None:
+            return self._go_on(told.index, told.delta)
+        if kind == "content_block_start" and told.content_block is not None:
+            return self._start(told.index, told.content_block)
         if kind == "error":
             self.failure = read_stream_error(None if told.error is UNSET else told.error, self.headers)
         elif kind == "message_start" and told.message is not None:
             self._begin(told.message)
-        elif kind == "content_block_start" and told.content_block is not None:
-            return self._start(told.index, told.content_block)
-        elif kind == "content_block_delta" and told.delta is not None:
-            return self._go_on(told.index, told.delta)
         elif kind == "message_delta":
             self._stop = (told.delta.stop_reason if told.delta else None) or self._stop
             self._count(told.usage)
@@ -273,8 +273,9 @@ class _Draft(Draft):
         blocks = [block for _, block in sorted(self._blocks.items())]
         if all(block.get("type") in ("text", "tool_use") for block in blocks):
             return None
-        for index, pieces in self._inputs.items():
-            self._blocks[index]["input"] = self.arguments("".join(pieces)) or {}
+        for (index, name), pieces in self._pieces.items():
+            block, text = self._blocks[index], "".join(pieces)
+            block[name] = self.arguments(text) or {} if name == "input" else _text(block, name) + text
         return blocks
 
     def _begin(self, reply: _Reply) -> None:
@@ -297,23 +298,28 @@ class _Draft(Draft):
         return []
 
     def _go_on(self, index: int, piece: _Piece) -> list[Delta]:
-        block = self._blocks.setdefault(index, {"type": "text", "text": ""})
+        if index not in self._blocks:
+            self._blocks[index] = {"type": "text", "text": ""}
         if piece.text is not None:
-            block["text"] = _text(block, "text") + piece.text
+            self._keep(index, "text", piece.text)
             return self.say(piece.text)
         if piece.thinking is not None:
-            block["thinking"] = _text(block, "thinking") + piece.thinking
+            self._keep(index, "thinking", piece.thinking)
             return self.think(piece.thinking)
         if piece.signature is not None:
-            block["signature"] = _text(block, "signature") + piece.signature
+            self._keep(index, "signature", piece.signature)
         elif piece.partial_json is not None:
-            self._inputs.setdefault(index, []).append(piece.partial_json)
+            self._keep(index, "input", piece.partial_json)
             if index in self._numbers and piece.partial_json:
                 return self.call(self._numbers[index], None, None, piece.partial_json)
         elif piece.citation is not None:
+            block = self._blocks[index]
             known = block.get("citations")
             block["citations"] = [*(known if isinstance(known, list) else []), piece.citation]
         return []
+
+    def _keep(self, index: int, name: str, piece: str) -> None:
+        self._pieces.setdefault((index, name), []).append(piece)
 
     def _count(self, usage: _Usage | None) -> None:
         """Counts are cumulative; those that are not told again stay."""

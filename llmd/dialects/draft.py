@@ -154,7 +154,9 @@ class Draft:
 
 def amount(tokens: int | None) -> int:
     """A count as a provider tells it, within what llmd may say."""
-    return min(max(0, tokens or 0), AMOUNT_MAX)
+    if tokens is None or tokens < 0:
+        return 0
+    return tokens if tokens < AMOUNT_MAX else AMOUNT_MAX  # min() is a call, and chunks come by thousands
 
 
 def nano_usd(usd: Any) -> int | None:

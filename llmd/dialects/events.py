@@ -4,12 +4,12 @@ Server-sent events are framed as in the WHATWG HTML standard, section 9.2.6. Lin
 else: other Unicode line ends are legal inside JSON.
 """
 
-from typing import NamedTuple
+from msgspec import Struct
 
 EVENT_BYTES_MAX = 16 * 2**20
 
 
-class Event(NamedTuple):
+class Event(Struct):
     name: bytes  # empty where the stream named none
     data: bytes
 
@@ -17,77 +17,86 @@ class Event(NamedTuple):
 class _Decoder:
     """`feed` gives the events that are complete. `overflowed` is true after one longer than `limit` bytes."""
 
+    end_of_event = b"\n"
+
     def __init__(self, limit: int = EVENT_BYTES_MAX) -> None:
         self.overflowed = False
         self._limit = limit
-        self._size = 0  # of the lines of an event that is not complete
-        self._pieces: list[bytes] = []  # of a line that has not ended
-        self._pieces_size = 0
+        self._held = b""  # a CR that may be half of a CR LF
+        self._pieces: list[bytes] = []  # of an event that is not complete, their lines ended by LF
+        self._size = 0
 
     def feed(self, data: bytes) -> list[Event]:
         if self.overflowed:
             return []
-        if b"\n" not in data and b"\r" not in data:
-            return self._keep(data)  # joined once, when the line ends
-        data = b"".join((*self._pieces, data))
-        self._pieces, self._pieces_size = [], 0
-        if b"\r" in data:
-            # A CR that comes last may be half of a CR LF: it waits for what follows.
-            held, data = (b"\r", data[:-1]) if data.endswith(b"\r") else (b"", data)
-            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n") + held
-        *lines, rest = data.split(b"\n")
-        events = [event for line in lines if (event := self._line(line)) is not None]
+        if self._held or b"\r" in data:
+            data = self._held + data
+            self._held = b"\r" if data.endswith(b"\r") else b""
+            data = data.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        before = self._pieces[-1][-1:] if self._pieces else b""
+        if self.end_of_event not in before + data:
+            return self._keep(data)  # joined once, when the event ends
+        *blocks, rest = b"".join((*self._pieces, data)).split(self.end_of_event)
+        self._pieces, self._size = [], 0
         self._keep(rest)
-        return events
+        return self._events(blocks)
 
     def end(self) -> list[Event]:
         """A stream that ends right behind its last data line, without the empty one, still meant it."""
         return self.feed(b"\n\n")
 
     def _keep(self, piece: bytes) -> list[Event]:
-        self._pieces.append(piece)
-        self._pieces_size += len(piece)
-        if self._pieces_size + self._size > self._limit:
-            self.overflowed = True
-            self._pieces = []
+        if piece:
+            self._pieces.append(piece)
+            self._size += len(piece)
+            if self._size > self._limit:
+                self.overflowed = True
+                self._pieces = []
         return []
 
-    def _line(self, line: bytes) -> Event | None:
-        """The event that this line completes."""
+    def _events(self, blocks: list[bytes]) -> list[Event]:
+        """The events that stand in these, one in each at most."""
         raise NotImplementedError
 
 
 class LineDecoder(_Decoder):
     """Each line is an event, but for empty ones."""
 
-    def _line(self, line: bytes) -> Event | None:
-        return Event(b"", line) if line.strip() else None
+    def _events(self, blocks: list[bytes]) -> list[Event]:
+        return [Event(b"", block) for block in blocks if block.strip()]
 
 
 class SSEDecoder(_Decoder):
     """Server-sent events."""
 
+    end_of_event = b"\n\n"
+
     def __init__(self, limit: int = EVENT_BYTES_MAX) -> None:
         super().__init__(limit)
-        self._name = b""
-        self._data: list[bytes] = []
-        self._first = True  # no line has ended yet
+        self._begun = False
 
-    def _line(self, line: bytes) -> Event | None:
-        if self._first:
-            line, self._first = line.removeprefix(b"\xef\xbb\xbf"), False
-        if not line:
-            return self._dispatch()
+    def _events(self, blocks: list[bytes]) -> list[Event]:
+        if not self._begun:
+            blocks[0], self._begun = blocks[0].removeprefix(b"\xef\xbb\xbf"), True
+        events: list[Event] = []
+        for block in blocks:
+            lines = block.split(b"\n")
+            # Nearly every event is one of these two: a line of data, or that behind its name.
+            if len(lines) == 1 and block[:6] == b"data: ":
+                events.append(Event(b"", block[6:]))
+            elif len(lines) == 2 and block[:7] == b"event: " and lines[1][:6] == b"data: ":
+                events.append(Event(lines[0][7:], lines[1][6:]))
+            elif (event := _of_lines(lines)) is not None:
+                events.append(event)
+        return events
+
+
+def _of_lines(lines: list[bytes]) -> Event | None:
+    name, data = b"", []
+    for line in lines:
         field, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
         if field == b"data":
-            self._data.append(value)
-            self._size += len(value)
+            data.append(value.removeprefix(b" "))
         elif field == b"event":
-            self._name = value
-        return None
-
-    def _dispatch(self) -> Event | None:
-        event = Event(self._name, b"\n".join(self._data)) if self._data else None
-        self._name, self._data, self._size = b"", [], 0
-        return event
+            name = value.removeprefix(b" ")
+    return Event(name, b"\n".join(data)) if data else None

@@ -7,6 +7,7 @@ calls have no ids, so the result of one finds its name by the id that the draft 
 reference and SDKs.
 """
 
+from itertools import groupby
 from typing import Any
 from urllib.parse import quote
 
@@ -230,8 +231,13 @@ class _Draft(Draft):
         return _FINISH.get(self._finish or "", "other")
 
     def state(self) -> Any:
-        plain = all(part.keys() <= {"text", "thought", "functionCall"} for part in self._parts)
-        return None if plain else self._parts
+        if all(part.keys() <= {"text", "thought", "functionCall"} for part in self._parts):
+            return None
+        parts: list[dict[str, Any]] = []
+        for plain, run in groupby(self._parts, key=_is_text):
+            alike = list(run)
+            parts += [{"text": "".join(part["text"] for part in alike)}] if plain else alike
+        return parts
 
     def outcome(self) -> Outcome:
         if self._finish == "MALFORMED_FUNCTION_CALL":
@@ -261,12 +267,8 @@ class _Draft(Draft):
         return deltas
 
     def _part(self, part: dict[str, Any]) -> list[Delta]:
-        last = self._parts[-1] if self._parts else {}
+        self._parts.append(part)
         text = part.get("text")
-        if part.keys() == last.keys() == {"text"} and isinstance(text, str):
-            last["text"] = f"{last['text']}{text}"
-        else:
-            self._parts.append(dict(part))
         if isinstance(text, str):
             return self.think(text) if part.get("thought") is True else self.say(text)
         call = part.get("functionCall")
@@ -279,6 +281,10 @@ class _Draft(Draft):
                 arguments if isinstance(arguments, dict) else None,
             )
         return []
+
+
+def _is_text(part: dict[str, Any]) -> bool:
+    return part.keys() == {"text"} and isinstance(part["text"], str)
 
 
 def _usage(counts: _Counts) -> Usage | None:

@@ -79,18 +79,20 @@ class StreamReader:
         self._events = SSEDecoder() if events is None else events
 
     def feed(self, data: bytes) -> list[Delta]:
-        return [delta for event in self._events.feed(data) for delta in self._take(event)]
+        return self._take(self._events.feed(data))
 
-    def _take(self, event: Event) -> list[Delta]:
+    def _take(self, events: list[Event]) -> list[Delta]:
         draft = self._draft
-        if draft.ended or draft.failure is not None:
-            return []
-        try:
-            return draft.take(event)
-        except UNREADABLE:
-            # Usage told so far, as some tell it with every chunk, is not what the whole will cost.
-            draft.failure = draft.invalid("the provider's stream holds what is not a chunk")
-            return []
+        deltas: list[Delta] = []
+        for event in events:
+            if draft.ended or draft.failure is not None:
+                break
+            try:
+                deltas += draft.take(event)
+            except UNREADABLE:
+                # Usage told so far, as some tell it with every chunk, is not what the whole will cost.
+                draft.failure = draft.invalid("the provider's stream holds what is not a chunk")
+        return deltas
 
     @property
     def whole(self) -> bool:
@@ -98,8 +100,7 @@ class StreamReader:
 
     def end(self, cut: bool) -> Outcome:
         draft = self._draft
-        for event in self._events.end():
-            self._take(event)
+        self._take(self._events.end())
         if draft.failure is None and not draft.may_end():
             return draft.invalid("the provider's stream broke off before its end")
         if draft.failure is None and not draft.begun:

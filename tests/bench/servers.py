@@ -2,7 +2,7 @@
 
 lines     a Unix socket; answers each line with REPLY: nothing can answer a message for less on this event loop
 upstream  HTTP/1.1 on loopback; answers each POST at once with one fixed chat completion
-stream    the same with one fixed stream of it
+stream    the same with one fixed stream of it, its first event at once and the rest a little later
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
+import msgspec
 import uvloop
 
 from tests.support.daemon import running_daemon
@@ -44,14 +45,9 @@ _CHUNKS = [
     {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]},
     {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}},
 ]
-_EVENTS = b"".join(b"data: %b\n\n" % json.dumps(chunk).encode() for chunk in _CHUNKS) + b"data: [DONE]\n\n"
-_STREAM = (
-    b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n"
-    % (
-        len(_EVENTS),
-        _EVENTS,
-    )
-)
+_FIRST, *_REST = (b"data: %b\n\n" % data for data in (*map(msgspec.json.encode, _CHUNKS), b"[DONE]"))
+_STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+_PAUSE_S = 0.003
 
 
 @dataclass
@@ -95,9 +91,6 @@ class _Lines(asyncio.Protocol):
 class _Upstream(asyncio.Protocol):
     """Reads as much of HTTP as its clients send: a head with Content-Length, and a body."""
 
-    def __init__(self, response: bytes) -> None:
-        self._response = response
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._write = cast(asyncio.Transport, transport).write
         self._buffer = b""
@@ -111,7 +104,20 @@ class _Upstream(asyncio.Protocol):
             if len(self._buffer) < size:
                 return
             self._buffer = self._buffer[size:]
-            self._write(self._response)
+            self.answer()
+
+    def answer(self) -> None:
+        self._write(_RESPONSE)
+
+
+class _Stream(_Upstream):
+    def answer(self) -> None:
+        self._write(_STREAM_HEAD + _chunk(_FIRST))
+        asyncio.get_running_loop().call_later(_PAUSE_S, self._write, _chunk(b"".join(_REST)) + _chunk(b""))
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 async def _serve(kind: str, address: str) -> None:
@@ -119,8 +125,8 @@ async def _serve(kind: str, address: str) -> None:
     if kind == "lines":
         server: asyncio.Server = await loop.create_unix_server(_Lines, address)
     else:
-        response = _STREAM if kind == "stream" else _RESPONSE
-        server = await loop.create_server(partial(_Upstream, response), "127.0.0.1", int(address))
+        protocol = _Stream if kind == "stream" else _Upstream
+        server = await loop.create_server(protocol, "127.0.0.1", int(address))
         address = str(server.sockets[0].getsockname()[1])
     os.write(1, address.encode() + b"\n")
     await server.serve_forever()

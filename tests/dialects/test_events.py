@@ -24,6 +24,8 @@ def events(*pieces: bytes) -> list[Event]:
         (b"event: error\ndata: a\n\ndata: b\n\n", [(b"error", b"a"), (b"", b"b")]),
         (b": comment\n\n:\n\ndata: a\n\n", [(b"", b"a")]),
         (b"event: ping\n\ndata: a\n\n", [(b"", b"a")]),
+        (b"data: a\nevent: late\n\n", [(b"late", b"a")]),
+        (b"event: a\nevent: b\ndata: a\n\n", [(b"b", b"a")]),
         (b"id: 1\nretry: 5\nother: x\ndata: a\n\n", [(b"", b"a")]),
         (b"data\n\n", [(b"", b"")]),
         (b"data: a: b\n\n", [(b"", b"a: b")]),
@@ -37,15 +39,16 @@ def events(*pieces: bytes) -> list[Event]:
     ids=repr,
 )
 def test_a_stream_is_these_events_whole_and_byte_by_byte(stream: bytes, expected: list[tuple[bytes, bytes]]) -> None:
-    assert events(stream) == expected
-    assert events(*(stream[at : at + 1] for at in range(len(stream)))) == expected
+    told = [Event(name, data) for name, data in expected]
+    assert events(stream) == told
+    assert events(*(stream[at : at + 1] for at in range(len(stream)))) == told
 
 
 def test_an_event_is_given_as_soon_as_it_is_complete() -> None:
     decoder = SSEDecoder()
     assert decoder.feed(b"data: a\n") == []
-    assert decoder.feed(b"\ndata: b") == [(b"", b"a")]
-    assert decoder.feed(b"\n\n") == [(b"", b"b")]
+    assert decoder.feed(b"\ndata: b") == [Event(b"", b"a")]
+    assert decoder.feed(b"\n\n") == [Event(b"", b"b")]
 
 
 LINES = st.sampled_from([b"data: a", b"data:", b"event: x", b":c", b"", b"data: \xe2\x80\xa8", b"\xef\xbb\xbf"])
