@@ -234,7 +234,7 @@ class _Draft(Draft):
         if all(part.keys() <= {"text", "thought", "functionCall"} for part in self._parts):
             return None
         parts: list[dict[str, Any]] = []
-        for plain, run in groupby(self._parts, key=_is_text):
+        for plain, run in groupby(self._parts, key=lambda part: len(part) == 1 and isinstance(part.get("text"), str)):
             alike = list(run)
             parts += [{"text": "".join(part["text"] for part in alike)}] if plain else alike
         return parts
@@ -281,10 +281,6 @@ class _Draft(Draft):
                 arguments if isinstance(arguments, dict) else None,
             )
         return []
-
-
-def _is_text(part: dict[str, Any]) -> bool:
-    return part.keys() == {"text"} and isinstance(part["text"], str)
 
 
 def _usage(counts: _Counts) -> Usage | None:
