@@ -1,5 +1,6 @@
 """What an attempt needs of budgets: a hold before its bytes leave, and its resolution on every way out."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import anyio
@@ -12,6 +13,7 @@ from llmd.core.bounds import Bound
 from llmd.core.holds import Hold
 from llmd.core.rows import ModelRow
 from llmd.dialects.base import HttpCall
+from llmd.errors import LLMError
 
 
 class Quote(Struct, frozen=True):
@@ -52,7 +54,26 @@ class Posting(Struct, frozen=True):
     uncertain: bool = False
 
 
+class Room(Protocol):
+    """What a request's budget says of its targets, before anything is held. `labels` are those that its path fixes."""
+
+    @property
+    def labels(self) -> Mapping[str, str]: ...
+
+    def denies(self, row: ModelRow) -> LLMError | None:
+        """Why it pays for nothing there, whatever the call."""
+        ...
+
+    def refuses(self, ask: Ask, row: ModelRow, quote: Quoter) -> LLMError | None:
+        """The same, or why it would not pay for this call now."""
+        ...
+
+
 class Budgets(Protocol):
+    async def room(self, ask: Ask) -> Room | None:
+        """Of the budget that the request names, or is under without naming one; None where there is none."""
+        ...
+
     def learned(self, row: ModelRow) -> ModelRow:
         """The row with the overhead that its calls have turned out to have, where that is more than was known."""
         ...

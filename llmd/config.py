@@ -13,7 +13,10 @@ from msgspec import Struct
 
 from llmd import paths
 from llmd.catalog import Catalog, configured, detected
+from llmd.core.rules import RoutingSettings
 from llmd.errors import ConfigError
+from llmd.known import ECHO
+from llmd.policy import RoutingPolicy
 from llmd.settings import (
     BudgetSettings,
     LedgerSettings,
@@ -34,11 +37,15 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Config(Struct, frozen=True):
-    """A configuration in force. `file` is None where there is none and the environment decides."""
+    """A configuration in force. `file` is None where there is none and the environment decides.
+
+    warnings  what may be a mistake
+    """
 
     file: Path | None
     settings: Settings
     catalog: Catalog
+    warnings: list[str] = []
 
 
 def load(env: Mapping[str, str], named: Path | None = None) -> Config:
@@ -105,7 +112,8 @@ def _check(file: Path, data: dict[str, Any], env: Mapping[str, str], others_writ
         problems.append("runs a key's `command` but others can write it: chmod it to 0600")
     if problems:
         raise ConfigError(problems)
-    return Config(file, settings, Catalog(providers=rows, default_model=settings.default_model))
+    warnings = [f"routing.{warning}" for warning in RoutingPolicy(settings.routing.rules, rows).warnings(rows)]
+    return Config(file, settings, Catalog(providers=rows, default_model=settings.default_model), warnings)
 
 
 def _budget_problems(budgets: Mapping[str, BudgetSettings]) -> list[str]:
@@ -130,6 +138,8 @@ def _type_problems(data: dict[str, Any]) -> list[str]:
     """What does not fit its type, table by table, so that each problem has its whole path and none hides another."""
     sections: dict[str, type[Struct]] = {"limits": Limits, "listen": ListenSettings, "ledger": LedgerSettings}
     tables: list[tuple[str, Any, type[Struct]]] = [("", data, Settings)]
+    if isinstance(routing := data.get("routing"), dict):
+        tables.append(("routing", {name: value for name, value in routing.items() if name != "rules"}, RoutingSettings))
     tables += [(name, data[name], kind) for name, kind in sections.items() if name in data]
     providers = data.get("providers")
     for name, provider in providers.items() if isinstance(providers, dict) else ():
@@ -146,8 +156,9 @@ def _type_problems(data: dict[str, Any]) -> list[str]:
     budgets = data.get("budgets")
     for name, budget in budgets.items() if isinstance(budgets, dict) else ():
         tables.append((f"budgets.{_quoted(name)}", budget, BudgetSettings))
+    problems += _rule_problems(data.get("routing"), providers)
     for path, table, kind in tables:
-        nested = {Settings: ("providers", "budgets", *sections), ProviderSettings: ("models",)}.get(kind, ())
+        nested = {Settings: ("providers", "budgets", "routing", *sections), ProviderSettings: ("models",)}.get(kind, ())
         own = _without_tables(table, nested)
         while (problem := _problem(own, kind)) is not None:
             problems.append(str(problem._replace(path=_under(path, problem.path))))
@@ -157,6 +168,17 @@ def _type_problems(data: dict[str, Any]) -> list[str]:
                 break
             own = {key: value for key, value in own.items() if key != member}
     return problems
+
+
+def _rule_problems(routing: Any, providers: Any) -> list[str]:
+    rules = routing.get("rules", []) if isinstance(routing, dict) else []
+    if not isinstance(rules, list):
+        return ["routing.rules: expected an array of tables, as `[[routing.rules]]` makes it"]
+    try:
+        RoutingPolicy(rules, {ECHO, *(providers if isinstance(providers, dict) else ())})
+    except ConfigError as error:
+        return [f"routing.{problem}" for problem in error.problems]
+    return []
 
 
 def _without_tables(table: Any, names: Sequence[str]) -> Any:

@@ -37,6 +37,7 @@ from llmd.rpc.dispatch import Dispatcher
 from llmd.rpc.hub import Hub
 from llmd.settings import Limits
 from llmd.stores import Store
+from llmd.traffic import Traffic
 from llmd.transports import TRANSPORTS, loopback, unix
 from llmd.transports.accepting import accept_all
 from llmd.treasury import Treasury
@@ -80,6 +81,7 @@ class Daemon:
         self._transport: AiohttpTransport | None = None
         self._lost: StoreUnavailable | None = None
         self._draining = anyio.CancelScope()  # its deadline is set when the daemon begins to stop
+        self._traffic = Traffic()
         self._upstreams = self._build(self._config)
         settings = self._config.settings
         self._store = Store(settings.ledger, paths.ledger_file(env), options.socket)
@@ -128,6 +130,7 @@ class Daemon:
                     if options.spawned:
                         own.start_soon(self._watch, inode)
                     self._announce(other for _, other in bound)
+                    self._warn()
                     own.start_soon(_warm_up)
                     await self._hub.stopping.wait()
                     # From here on the path is free for the next daemon, and nobody waits in a backlog of ours.
@@ -149,7 +152,8 @@ class Daemon:
         return self._config.settings.limits
 
     def _build(self, loaded: Config) -> Upstreams:
-        return Upstreams(loaded.catalog, self._env, self._open_transport)
+        rules = loaded.settings.routing.rules
+        return Upstreams(loaded.catalog, self._env, self._open_transport, rules, self._traffic)
 
     def _open_transport(self) -> "AiohttpTransport":
         if self._transport is None:
@@ -188,11 +192,16 @@ class Daemon:
         self._upstreams = self._build(self._config)
         self._treasury.configure(loaded.settings.budgets)
         log.info("configuration reloaded")
+        self._warn()
 
     # -- life -----------------------------------------------------------------------------------------------------
 
     async def _serve_unix(self, stream: anyio.abc.UNIXSocketStream) -> None:
         await unix.serve_connection(self._hub, stream)
+
+    def _warn(self) -> None:
+        for warning in self._config.warnings:
+            log.warning("%s", warning)
 
     def _announce(self, others: Iterable[socket.socket]) -> None:
         log.info("ready on %s", ", ".join(map(str, (self._options.socket, *(s.getsockname()[:2] for s in others)))))

@@ -1,7 +1,6 @@
 """The built-in provider: says what it heard. Needs no key and no network, and counts words as tokens."""
 
 import re
-from contextlib import AbstractAsyncContextManager, nullcontext
 
 import anyio
 import anyio.lowlevel
@@ -10,8 +9,9 @@ from msgspec import Struct
 
 from llmd.catalog import ProviderRow
 from llmd.chat import Chat, Delta, Message, Usage
+from llmd.core.outcomes import Answer, Failure, Outcome
 from llmd.core.rows import ModelRow
-from llmd.dialects.base import Answer, Emit, Failure, HttpCall, Outcome
+from llmd.dialects.base import Emit, HttpCall
 
 WORDS_A_TURN = 100
 
@@ -32,9 +32,6 @@ class EchoProvider:
     def __init__(self, row: ProviderRow) -> None:
         self._latency_s = row.latency_ms / 1000
         self._fail = row.fail
-
-    def place(self) -> AbstractAsyncContextManager[object]:
-        return nullcontext()
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         body = msgspec.json.encode(_Heard(chat.turns, max_tokens))

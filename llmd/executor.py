@@ -1,180 +1,202 @@
-"""The one path of an execute: plan, hold, attempt, settle. Daemon and library share it; anyio-neutral."""
+"""The one path of an execute: plan, then hold, attempt and settle until a target answers. Daemon and library share it.
 
-import logging
+Anyio-neutral. Every attempt has a hold and a scope of its own: retries, fallbacks and hedges are paid for one by one.
+"""
+
+import random
+from collections import deque
 from collections.abc import Callable
+from itertools import count
 
 import anyio
+from msgspec.structs import replace
 
-from llmd.books import Snapshot
-from llmd.budgets import Budgets, Held, Posting, Quote
-from llmd.chat import (
-    Ask,
-    Attempt,
-    Completion,
-    Cost,
-    Message,
-    Route,
-    StatePart,
-    TextPart,
-    ToolCallPart,
-    Usage,
-)
+from llmd.attempts import Attempts, Quoter, Tried
+from llmd.budgets import Budgets
+from llmd.chat import Ask, Completion, Delta, Route
+from llmd.completions import completion, upstream_error
 from llmd.context import Context
-from llmd.core.amounts import spent
-from llmd.core.bounds import bound
-from llmd.core.pricing import cost_nano_usd
-from llmd.core.routing import Target, plan
+from llmd.core import retry
+from llmd.core.outcomes import Answer, Failure
+from llmd.core.plans import Plan
 from llmd.core.rows import ModelRow
-from llmd.dialects.base import Answer, Emit, Failure, HttpCall, Outcome, Provider
+from llmd.dialects.base import Emit
 from llmd.errors import LLMError
+from llmd.hedging import Race
 from llmd.upstreams import Upstreams
 
-RESOLVE_TIMEOUT_S = 10.0
+OF_A_TARGET = frozenset({"budget_exceeded", "budget_contended", "budget_denied", "unpriced_model"})
+"""Budget errors that another target, a cheaper one, may not have."""
 
-log = logging.getLogger("llmd.call")
+NANO = 10**9
 
 
 class Executor:
-    """Executes requests on the upstreams that `upstreams()` gives at the time, so that a reload swaps them whole."""
+    """Executes requests on the upstreams that `upstreams()` gives at the time, so that a reload swaps them whole.
 
-    def __init__(self, upstreams: Callable[[], Upstreams], budgets: Budgets) -> None:
+    roll  a random number from 0 to 1, which spreads retries
+    """
+
+    def __init__(
+        self, upstreams: Callable[[], Upstreams], budgets: Budgets, roll: Callable[[], float] = random.random
+    ) -> None:
         self._upstreams = upstreams
         self._budgets = budgets
+        self._roll = roll
 
     async def execute(self, ask: Ask, ctx: Context, emit: Emit | None = None) -> Completion:
         """One request to its completion. Raises LLMError; cancelled, it aborts the attempt and settles it."""
-        with anyio.CancelScope(deadline=ctx.received + ask.timeout_ms / 1000):
-            return await self._execute(ask, ctx, emit)
+        deadline = ctx.received + ask.timeout_ms / 1000
+        with anyio.CancelScope(deadline=deadline):
+            upstreams = self._upstreams()
+            plan = await self._plan(upstreams, ask, ctx, emit is not None)
+            call = _Call(upstreams, self._budgets, ask, ctx, emit, plan, deadline, self._roll)
+            return await call.run()
         raise ctx.overdue()
 
-    async def _execute(self, ask: Ask, ctx: Context, emit: Emit | None) -> Completion:
-        upstreams = self._upstreams()
-        targets = plan(ask, await upstreams.facts(ask.model is not None))
-        attempts: list[Attempt] = []
-        for target in targets:
-            row = self._budgets.learned(upstreams.catalog.providers[target.provider].model_row(target.model))
-            started = anyio.current_time()
-            held, outcome = await self._attempt(upstreams, row, ask, ctx, emit)
-            took = _ms_since(started)
-            attempts.append(Attempt(row.provider, row.model, _kind(outcome), took))
-            if isinstance(outcome, Failure):
-                raise _error(outcome, target, attempts)
-            latency_ms = _ms_since(ctx.received)
-            return _completion(held, outcome, attempts, latency_ms, self._budgets.snapshot(held))
-        raise AssertionError("a plan has targets")
+    async def explain(self, ask: Ask, ctx: Context) -> Plan:
+        """The plan of this request now, what its budget would pay included. Calls nobody, holds nothing."""
+        return await self._plan(self._upstreams(), ask, ctx, ask.stream is not None, dry=True)
 
-    async def _attempt(
-        self, upstreams: Upstreams, row: ModelRow, ask: Ask, ctx: Context, emit: Emit | None
-    ) -> tuple[Held, Outcome]:
-        """One physical try under a hold of its own, which resolves on every way out."""
-        provider = upstreams.provider(row.provider)
-        quoter = _Quoter(provider, ask, row, stream=emit is not None)
-        with anyio.CancelScope() as abort:
-            held = await self._budgets.hold(ctx, ask, row, quoter, abort)
-            outcome: Outcome | None = None
-            sent = False
-            try:
-                async with provider.place():
-                    await self._budgets.dispatch(held)
-                    sent = True
-                    outcome = await provider.send(held.quote.call, emit)
-            finally:
-                resolved = posting(held, row, outcome) if sent else Posting(None)
-                if resolved.amounts is not None:
-                    ctx.posted.append(resolved.amounts)
-                with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
-                    await self._budgets.resolve(held, resolved)
-                kind = "cut short" if outcome is None else _kind(outcome)
-                log.info("%s pid %s %.128r %s", ctx.request_id, ctx.peer.pid, row.target, kind)
-            return held, outcome
-        raise LLMError("budget_closed", "the budget was closed, and the call that it paid for aborted")
+    async def _plan(self, upstreams: Upstreams, ask: Ask, ctx: Context, stream: bool, dry: bool = False) -> Plan:
+        room = await self._budgets.room(ask)
+        policy = upstreams.policy
+        matched = policy.match(ask, room.labels if room is not None else {})
+        open_choice = matched.rule is None and ask.model is None
+        facts = await upstreams.facts(open_choice, ask_engines=not dry)
+
+        def quoter(row: ModelRow) -> Quoter:
+            return Quoter(upstreams.provider(row.provider), ask, row, stream)
+
+        def most_usd(row: ModelRow) -> float | None:
+            return None if row.price is None else quoter(row)(ask.max_tokens).bound.amounts.nano_usd / NANO
+
+        def refusal(row: ModelRow) -> LLMError | None:
+            assert room is not None
+            return room.refuses(ask, row, quoter(row)) if dry else room.denies(row)
+
+        now = anyio.current_time()
+        return policy.plan(
+            matched,
+            replace(
+                facts,
+                most_usd=most_usd,
+                refusal=None if room is None else refusal,
+                trouble=lambda row: upstreams.traffic.trouble(row, now),
+                pace=lambda row: upstreams.traffic.pace(row, stream),
+            ),
+            stream,
+        )
 
 
-class _Quoter:
-    def __init__(self, provider: Provider, ask: Ask, row: ModelRow, stream: bool) -> None:
-        self._provider = provider
+class _Call:
+    """One call on its way through the steps of its plan."""
+
+    def __init__(
+        self,
+        upstreams: Upstreams,
+        budgets: Budgets,
+        ask: Ask,
+        ctx: Context,
+        emit: Emit | None,
+        plan: Plan,
+        deadline: float,
+        roll: Callable[[], float],
+    ) -> None:
+        terms = plan.terms
+        if terms is not None and terms.max_tokens is not None and ask.max_tokens is None:
+            ask = replace(ask, max_tokens=terms.max_tokens, fit=ask.fit or "clamp")
+        self._budgets = budgets
+        self._attempts = Attempts(upstreams, budgets, ctx)
         self._ask = ask
-        self._row = row
-        self._stream = stream
-        self._counted: int | None = None
+        self._ctx = ctx
+        self._plan = plan
+        self._steps = deque(plan.steps)
+        self._deadline = deadline
+        self._roll = roll
+        self._emit = None if emit is None else self._telling(emit)
+        self._told = False
+        self._retries = retry.RETRIES if terms is None or terms.retry is None else terms.retry
+        self._timeout_s = None if terms is None or terms.timeout_ms is None else terms.timeout_ms / 1000
+        self._hedge_s = None if terms is None or terms.hedge_ms is None else terms.hedge_ms / 1000
+        self._failure: LLMError | None = None  # an upstream's, the latest
+        self._refusal: LLMError | None = None  # the budget's
 
-    def __call__(self, max_tokens: int | None) -> Quote:
-        call = self._provider.request(self._ask, self._row, max_tokens, self._stream)
-        return Quote(call, bound(self._ask, call.body.decode(), self._row, max_tokens, self._counted))
+    async def run(self) -> Completion:
+        if not self._steps:
+            self._steps.append(await self._first_to_return())
+        while self._steps:
+            row = self._steps.popleft()
+            try:
+                tried = await self._exhaust(row)
+            except LLMError as error:
+                if error.kind not in OF_A_TARGET:
+                    raise
+                self._refusal = error
+                # It has waited for room once.
+                self._ask = replace(self._ask, wait_ms=0)
+                continue
+            if tried is not None and isinstance(tried.outcome, Answer):
+                route = Route(self._plan.rule, self._attempts.told)
+                latency_ms = round((anyio.current_time() - self._ctx.received) * 1000)
+                return completion(tried, tried.outcome, route, latency_ms, self._budgets.snapshot(tried.held))
+        failed = self._failure or self._refusal
+        assert failed is not None, "a call without an answer has failed"
+        raise failed
 
-    async def count(self, call: HttpCall) -> bool:
-        self._counted = await self._provider.count(call)
-        return self._counted is not None
+    def _telling(self, emit: Emit) -> Emit:
+        async def tell(delta: Delta) -> None:
+            self._told = True
+            await emit(delta)
 
+        return tell
 
-def _kind(outcome: Outcome) -> str:
-    return outcome.kind if isinstance(outcome, Failure) else "ok"
+    async def _first_to_return(self) -> ModelRow:
+        """The target that is ready soonest, once it is; no breaker is waited for. Raises the plan's error."""
+        now = anyio.current_time()
+        waits = [
+            (out.until, out.row)
+            for out in self._plan.out
+            if out.until is not None and out.row is not None and out.reason != "breaker_open"
+        ]
+        until, row = min(waits, key=lambda wait: wait[0], default=(now, None))
+        if row is None or until - now > min(retry.PATIENCE_S, self._deadline - now):
+            raise self._plan.error(now)
+        if any(out.row is row and out.reason == "rate_limited" for out in self._plan.out):
+            await anyio.sleep(until - now)
+        return row
 
+    async def _exhaust(self, row: ModelRow) -> Tried | None:
+        """Try this target until it answers or is given up. Raises LLMError where no other is to be tried."""
+        for tried_again in count():
+            tried = await self._try(row)
+            if tried is None or isinstance(tried.outcome, Answer):
+                return tried
+            failure = tried.outcome
+            assert isinstance(failure, Failure)
+            self._failure = upstream_error(failure, tried.held.quote.call.row, self._attempts.told)
+            if self._told or not retry.may_go_elsewhere(failure):
+                raise self._failure
+            left_s = self._deadline - anyio.current_time()
+            wait_s = retry.wait_s(failure, tried_again, self._retries, left_s, self._roll(), bool(self._steps))
+            if wait_s is None:
+                return None
+            await anyio.sleep(wait_s)
+        raise AssertionError("a target is given up at some time")
 
-def posting(held: Held, row: ModelRow, outcome: Outcome | None) -> Posting:
-    """What an attempt posts; `outcome` None where it was cancelled after its bytes may have left."""
-    if outcome is not None and outcome.usage is not None and outcome.usage.total_tokens:
-        return Posting(spent(outcome.usage, _cost(outcome, row)))
-    if isinstance(outcome, Failure) and outcome.billed == "no":
-        return Posting(None)
-    return Posting(held.amounts, uncertain=True)
+    async def _try(self, row: ModelRow) -> Tried | None:
+        """Once, with the next target beside it if this one says nothing for too long."""
+        if self._hedge_s is None or not self._steps:
+            return await self._attempts.make(self._ask, row, self._emit, self._timeout_s)
+        race = Race(self._emit)
+        other = self._steps[0]
 
+        async def first(emit: Emit) -> Tried:
+            return await self._attempts.make(self._ask, row, emit, self._timeout_s)
 
-def _cost(outcome: Outcome, row: ModelRow) -> int | None:
-    if outcome.cost_nano_usd is not None:
-        return outcome.cost_nano_usd
-    return None if row.price is None or outcome.usage is None else cost_nano_usd(outcome.usage, row.price)
+        async def second(emit: Emit) -> Tried:
+            self._steps.popleft()
+            return await self._attempts.make(replace(self._ask, wait_ms=0), other, emit, self._timeout_s)
 
-
-def _completion(
-    held: Held, answer: Answer, attempts: list[Attempt], latency_ms: int, budget: Snapshot | None
-) -> Completion:
-    row = held.quote.call.row
-    cost = _cost(answer, row)
-    return Completion(
-        text=answer.text,
-        finish_reason=answer.finish_reason,
-        provider=row.provider,
-        model=row.model,
-        tool_calls=answer.tool_calls,
-        reasoning=answer.reasoning,
-        message=_message(row.provider, answer),
-        usage=answer.usage or Usage(exact=False),
-        cost=None if cost is None else Cost(cost),
-        budget=budget,
-        route=Route(None, attempts),
-        dropped=held.quote.call.dropped,
-        latency_ms=latency_ms,
-        provider_request_id=answer.request_id,
-        clamped_max_tokens=held.clamped,
-        replayed=False,
-    )
-
-
-def _message(provider: str, answer: Answer) -> Message:
-    """The assistant's turn, ready to append to the messages of the next request."""
-    said = answer.text or answer.refusal or ""
-    if not answer.tool_calls and answer.state is None:
-        return Message("assistant", said)
-    calls = [ToolCallPart(call.id, call.name, call.arguments) for call in answer.tool_calls]
-    state = [StatePart(provider, answer.state)] if answer.state is not None else []
-    return Message("assistant", [*([TextPart(said)] if said else []), *calls, *state])
-
-
-def _error(failure: Failure, target: Target, attempts: list[Attempt]) -> LLMError:
-    return LLMError(
-        failure.kind,
-        f"{target.provider}/{target.model}: {failure.message}",
-        retryable=failure.retryable,
-        provider=target.provider,
-        model=target.model,
-        http_status=failure.http_status,
-        retry_after_ms=None if failure.retry_after_s is None else round(failure.retry_after_s * 1000),
-        provider_request_id=failure.request_id,
-        provider_message=failure.provider_text,
-        attempts=attempts,
-    )
-
-
-def _ms_since(started: float) -> int:
-    return round((anyio.current_time() - started) * 1000)
+        await race.run(first, second, self._hedge_s)
+        return race.result()

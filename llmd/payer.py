@@ -20,7 +20,7 @@ from llmd.core.amounts import GUARDS, Packed, excess, guard, pack_all
 from llmd.core.bounds import largest_answer
 from llmd.core.budget import Budget
 from llmd.core.holds import Call, Hold
-from llmd.core.refusals import Refusal, refuse_closed
+from llmd.core.refusals import Refusal, refusal, refuse_closed
 from llmd.core.rows import ModelRow
 from llmd.core.snapshots import snapshot
 from llmd.errors import LLMError
@@ -45,6 +45,10 @@ class Payer:
         overhead = self._overheads.get(row.target, 0)
         return row if overhead <= row.overhead_tokens else replace(row, overhead_tokens=overhead)
 
+    async def room(self, ask: Ask) -> "_Room | None":
+        budget = await self._budget(ask.budget)
+        return None if budget is None else _Room(self._treasury, budget, self._default_max_tokens())
+
     async def hold(self, ctx: Context, ask: Ask, row: ModelRow, quote: Quoter, abort: anyio.CancelScope) -> Held:
         treasury = self._treasury
         budget = await self._budget(ask.budget)
@@ -52,8 +56,9 @@ class Payer:
             free = quote(ask.max_tokens)
             return Held(free, free.bound.amounts)
         treasury.check()
+        if (denial := _denial(treasury, budget, row)) is not None:
+            raise denial
         attempt = _Attempt(treasury, budget, ask, row, quote, self._default_max_tokens())
-        attempt.check_allowed()
         if attempt.wants_count() and await quote.count(attempt.quote.call):
             attempt.quote_anew()
         attempt.check_bound()
@@ -129,6 +134,28 @@ class Payer:
         return self._treasury.default() if name is None else self._treasury.named(name)
 
 
+class _Room:
+    def __init__(self, treasury: Treasury, budget: Budget, default_max_tokens: int) -> None:
+        self._treasury = treasury
+        self._budget = budget
+        self._default_max_tokens = default_max_tokens
+        self.labels = budget.fixed_labels()
+
+    def denies(self, row: ModelRow) -> LLMError | None:
+        return _denial(self._treasury, self._budget, row)
+
+    def refuses(self, ask: Ask, row: ModelRow, quote: Quoter) -> LLMError | None:
+        if (denial := self.denies(row)) is not None:
+            return denial
+        attempt = _Attempt(self._treasury, self._budget, ask, row, quote, self._default_max_tokens)
+        try:
+            attempt.check_bound()
+            refused = attempt.refusal()
+        except LLMError as error:
+            return error
+        return None if refused is None else attempt.error(refused)
+
+
 class _Attempt:
     """One hold to be had: `reserve` tries, and may be tried again."""
 
@@ -172,6 +199,12 @@ class _Attempt:
         self.hold = found
         return None
 
+    def refusal(self) -> Refusal | None:
+        """Why what it wants cannot be held now. Raises budget_closed."""
+        refuse_closed(self._budget)
+        path, amounts = self.wants()
+        return None if fits(path, amounts) else refusal(self._treasury.clock.now(), self._budget, path, amounts)
+
     def held(self) -> Held:
         clamped = self.quote.bound.max_tokens if self.quote is not self._full else None
         return Held(self.quote, self._amounts(self.quote), self.hold, clamped)
@@ -208,24 +241,27 @@ class _Attempt:
     def quote_anew(self) -> None:
         self._full = self.quote = self._make(self._wanted)
 
-    def check_allowed(self) -> None:
-        """Raises what no waiting changes: budget_denied, unpriced_model."""
-        budget, row = self._budget, self._row
-        if (denying := budget.forbids(row.provider, row.model)) is not None:
-            raise LLMError("budget_denied", f"{denying.id} does not allow {row.target}", budget=denying.id)
-        if row.price is None and self._limited() & guard("nano_usd"):
-            reason = f"{row.target} has no known price, and its budget has a limit in money: configure its price"
-            raise LLMError("unpriced_model", reason, provider=row.provider, model=row.model, budget=budget.id)
-
     def check_bound(self) -> None:
         """Raises budget_denied where what it could cost cannot be told and has to be."""
         row = self._row
-        if self._strict and not self._full.bound.sound and self._limited() & (GUARDS ^ guard("requests")):
+        limited = _limited(self._treasury, self._budget) & (GUARDS ^ guard("requests"))
+        if self._strict and not self._full.bound.sound and limited:
             reason = (
                 f"what {row.target} could cost cannot be told: configure its context_tokens, or use a budget "
                 'whose `enforcement` is "estimate"'
             )
             raise LLMError("budget_denied", reason, provider=row.provider, model=row.model, budget=self._budget.id)
 
-    def _limited(self) -> Packed:
-        return limited_units(self._budget.path(self._treasury.clock.now()))
+
+def _denial(treasury: Treasury, budget: Budget, row: ModelRow) -> LLMError | None:
+    """Why `budget` pays for nothing at `row`: budget_denied, unpriced_model."""
+    if (denying := budget.forbids(row.provider, row.model)) is not None:
+        return LLMError("budget_denied", f"{denying.id} does not allow {row.target}", budget=denying.id)
+    if row.price is None and _limited(treasury, budget) & guard("nano_usd"):
+        reason = f"{row.target} has no known price, and its budget has a limit in money: configure its price"
+        return LLMError("unpriced_model", reason, provider=row.provider, model=row.model, budget=budget.id)
+    return None
+
+
+def _limited(treasury: Treasury, budget: Budget) -> Packed:
+    return limited_units(budget.path(treasury.clock.now()))

@@ -8,7 +8,6 @@ ConnectTimeout.
 
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import lru_cache
 from types import TracebackType
 from typing import cast
@@ -25,9 +24,10 @@ import yarl
 import llmd
 from llmd.catalog import Health, ProviderRow
 from llmd.chat import Chat
+from llmd.core.outcomes import Answer, Failure, Outcome
 from llmd.core.rows import ModelRow
 from llmd.dialects import DIALECTS
-from llmd.dialects.base import Answer, Emit, Failure, HttpCall, Offered, Outcome, Told
+from llmd.dialects.base import Emit, HttpCall, Offered, Told
 from llmd.dialects.counting import read_count
 from llmd.dialects.expressing import expressible
 from llmd.dialects.reading import UNREADABLE
@@ -146,7 +146,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
 
 class HttpProvider:
-    """A provider behind HTTP: a dialect, a key, a place in the queue. It raises nothing; failures are outcomes."""
+    """A provider behind HTTP: a dialect and a key. It raises nothing; failures are outcomes."""
 
     def __init__(self, row: ProviderRow, key: Key, transport: httpx.AsyncBaseTransport) -> None:
         self._row = row
@@ -156,15 +156,11 @@ class HttpProvider:
         self._proxy = proxy(row.base_url)
         self._query = f"?{urlencode(row.query)}" if row.query else ""
         self._headers = {name.lower(): value for name, value in row.headers.items()}
-        self._queue = anyio.Semaphore(row.max_concurrency) if row.max_concurrency is not None else None
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         said, dropped = expressible(chat, row)
         call = self._dialect.request(said, row, max_tokens, stream)
         return msgspec.structs.replace(call, dropped=[*dropped, *call.dropped]) if dropped else call
-
-    def place(self) -> AbstractAsyncContextManager[object]:
-        return self._queue or nullcontext()
 
     async def send(self, call: HttpCall, emit: Emit | None) -> Outcome:
         try:

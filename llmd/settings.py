@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 from msgspec import Meta, Struct
 
 from llmd.books import Allow, Enforcement, GivenAmounts, Window
-from llmd.core.rows import Auth, Counts, Param, Price, ReasoningUnit
+from llmd.core.rows import Auth, Counts, Price, ReasoningUnit, Refusable
+from llmd.core.rules import RoutingSettings
 from llmd.scalars import Amount, Name, Positive
 
 _HTTP_URL = re.compile(r"https?://[^/?#@\s]+(/[^?#\s]*)?")
@@ -36,14 +37,14 @@ class KeySettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults
 class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Facts of a model that the catalog does not know, or that you know better.
 
-    refuses    params that it answers with an error: left out and told as dropped, but for tools and response_format
+    refuses    what it answers with an error: left out and told as dropped, or the model is no target for the request
     reasoning  whether it is told how much to think as an effort or in tokens
     """
 
     price: Price | None = None
     context_tokens: Positive | None = None
     max_output_tokens: Positive | None = None
-    refuses: list[Param] | None = None
+    refuses: list[Refusable] | None = None
     reasoning: ReasoningUnit | None = None
 
 
@@ -64,7 +65,7 @@ FailureKind = Literal[
 class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """One `[providers.NAME]`. What is left out comes from the catalog where it knows NAME.
 
-    max_concurrency  calls in flight at once; more wait their turn
+    max_concurrency  calls in flight at once; more wait their turn, as do those beyond what a minute may have
     overhead_tokens  what a request may cost beyond its own bytes
     counts           what its own count of a request's tokens is worth: only an exact one holds under `strict`
     auth             the header that carries the key
@@ -77,6 +78,8 @@ class ProviderSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_def
     api_key: KeySettings | None = None
     default_model: Name | None = None
     max_concurrency: Positive | None = None
+    requests_per_minute: Positive | None = None
+    tokens_per_minute: Positive | None = None
     overhead_tokens: Amount | None = None
     max_tokens_name: Literal["max_tokens", "max_completion_tokens"] | None = None
     stream_usage: bool | None = None
@@ -170,6 +173,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     default_model: Name | None = None
     providers: dict[str, ProviderSettings] = {}
     budgets: dict[str, BudgetSettings] = {}
+    routing: RoutingSettings = RoutingSettings()
     ledger: LedgerSettings = LedgerSettings()
     listen: ListenSettings = ListenSettings()
     limits: Limits = Limits()

@@ -1,15 +1,20 @@
 """Everything that can be called: the catalog's rows with the providers that carry them, and which of them are ready."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import anyio
 
-from llmd.catalog import ECHO, Catalog, Health, ProviderRow
-from llmd.core.routing import Facts
+from llmd.catalog import Catalog, Health, ProviderRow
+from llmd.core.plans import Facts
+from llmd.core.routing import Policy
+from llmd.core.rows import ModelRow
+from llmd.core.rules import Rule
 from llmd.dialects.base import Offered, Provider
 from llmd.echo import EchoProvider
 from llmd.keys import Key
+from llmd.known import ECHO
+from llmd.traffic import Traffic
 
 if TYPE_CHECKING:
     from llmd.providers import AiohttpTransport, HttpProvider
@@ -19,13 +24,23 @@ OFFERS_MAX_AGE_S = 300.0
 
 
 class Upstreams:
-    """One configuration's providers. A reload makes a new one; the transport, and its connections, outlive it.
+    """One configuration's providers and rules. A reload makes a new one; the transport and the traffic outlive it.
 
     transport  opens, once and inside the running loop, what carries HTTP: loaded only when a provider needs it
     """
 
-    def __init__(self, catalog: Catalog, env: Mapping[str, str], transport: Callable[[], "AiohttpTransport"]) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        env: Mapping[str, str],
+        transport: Callable[[], "AiohttpTransport"],
+        rules: Sequence[Rule] = (),
+        traffic: Traffic | None = None,
+    ) -> None:
         self.catalog = catalog
+        self.policy = Policy(rules, self._row)
+        self.traffic = traffic or Traffic()
+        self.traffic.configure(catalog.providers)
         self._keys = {name: Key(row.key, env) for name, row in catalog.providers.items()}
         self._transport = transport
         self._default_models = {name: row.default_model for name, row in catalog.providers.items()}
@@ -46,12 +61,12 @@ class Upstreams:
 
         return HttpProvider(row, self._keys[row.name], self._transport())
 
-    async def facts(self, ask_names_target: bool) -> Facts:
-        """What routing may know. Local engines are asked only when the request leaves the choice open."""
+    async def facts(self, open_choice: bool, ask_engines: bool = True) -> Facts:
+        """What routing may know. Local engines are asked, if at all, only when nothing else decides."""
         usable: dict[str, str] = {}
         unusable: dict[str, str] = {}
-        if not ask_names_target and self.catalog.default_model is None:
-            for name, (state, models) in (await self._recent_health()).items():
+        if open_choice and self.catalog.default_model is None:
+            for name, (state, models) in (await self._recent_health(ask_engines)).items():
                 row = self.catalog.providers[name]
                 model = row.default_model or next(iter(models), None)
                 if row.dialect == ECHO:
@@ -62,17 +77,31 @@ class Upstreams:
                     unusable[name] = "no_default_model"
                 else:
                     usable[name] = model
-        return Facts(self._default_models, self.catalog.default_model, usable, unusable)
+        return Facts(
+            find=self._row,
+            providers=self._default_models,
+            default_model=self.catalog.default_model,
+            usable=usable,
+            unusable=unusable,
+            has_key=lambda provider: self._keys[provider].present,
+        )
 
-    async def _recent_health(self) -> dict[str, tuple[Health, list[str]]]:
+    def _row(self, provider: str, model: str | None) -> ModelRow | None:
+        row = self.catalog.providers.get(provider)
+        model = model or (row.default_model if row is not None else None)
+        return None if row is None or model is None else row.model_row(model)
+
+    async def _recent_health(self, ask_engines: bool) -> dict[str, tuple[Health, list[str]]]:
         """`health` as it was some seconds ago at most: one that asks engines on every call would slow every call."""
+        if not ask_engines:
+            return self._asked[1] if self._asked is not None else await self.health(ask_engines=False)
         async with self._asking:
             if self._asked is None or anyio.current_time() - self._asked[0] > HEALTH_MAX_AGE_S:
                 self._asked = anyio.current_time(), await self.health()
             return self._asked[1]
 
-    async def health(self) -> dict[str, tuple[Health, list[str]]]:
-        """Of each provider, whether it could be called, and models that it has. Only local engines are asked."""
+    async def health(self, ask_engines: bool = True) -> dict[str, tuple[Health, list[str]]]:
+        """Of each provider, whether it could be called, and models that it has; local engines alone are asked."""
         found: dict[str, tuple[Health, list[str]]] = {}
 
         async def ask(row: ProviderRow) -> None:
@@ -81,7 +110,7 @@ class Upstreams:
 
         async with anyio.create_task_group() as group:
             for name, row in self.catalog.providers.items():
-                if row.local:
+                if row.local and ask_engines:
                     group.start_soon(ask, row)
                 else:
                     found[name] = ("ready" if self._keys[name].present else "no_key"), _named(row)

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from llmd.catalog import KNOWN
+from llmd.known import KNOWN
 
 DEADLINE_S = 60.0
 GRACE_S = 5.0

@@ -6,9 +6,10 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from llmd.catalog import FREE, KNOWN, ProviderRow, configured, detected, provider_row
+from llmd.catalog import FREE, ProviderRow, configured, detected, provider_row
 from llmd.core.rows import Price
 from llmd.dialects import DIALECTS
+from llmd.known import KNOWN
 from llmd.settings import KeySettings, ModelSettings, ProviderSettings, Settings
 
 LOCAL = {"echo", "ollama", "llamacpp", "vllm", "lmstudio"}

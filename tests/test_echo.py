@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from llmd.catalog import ProviderRow, provider_row
 from llmd.chat import Delta, ImagePart, Message, Reasoning, ResponseFormat, TextPart, Tool
-from llmd.dialects.base import Answer, Failure, Outcome
+from llmd.core.outcomes import Answer, Failure, Outcome
 from llmd.echo import EchoProvider
 from llmd.settings import ProviderSettings
 from tests.support.calls import ask

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from llmd.chat import Completion
-from llmd.dialects.base import Answer, Failure, Outcome
+from llmd.core.outcomes import Answer, Failure, Outcome
 from tests.support.stub import Stub, calling, input_bound, used
 from tests.support.treasuries import Bank, in_virtual_time, pass_time, settle_down
 
@@ -92,7 +92,7 @@ async def test_a_call_that_is_cancelled_or_too_late_posts_its_bound() -> None:
 
 @in_virtual_time
 async def test_a_call_that_was_never_sent_posts_nothing() -> None:
-    async with calling(Stub(places=1)) as (opened, caller):
+    async with calling(max_concurrency=1) as (opened, caller):
         handle = await opened.open(4000)
         await caller.begin(handle, max_tokens=100)
         queued = await caller.begin(handle, max_tokens=100)

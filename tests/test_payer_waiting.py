@@ -144,7 +144,7 @@ async def test_a_close_tells_those_who_wait_and_lets_those_finish_who_are_out() 
 
 @in_virtual_time
 async def test_a_close_tells_those_below_at_once_also_those_who_wait_only_for_the_provider() -> None:
-    async with calling(Stub(places=1)) as (opened, caller):
+    async with calling(max_concurrency=1) as (opened, caller):
         root = await opened.open(4000)
         child = await opened.open(200, parent=root)
         out = await caller.begin(child, max_tokens=100)
@@ -160,7 +160,7 @@ async def test_a_close_tells_those_below_at_once_also_those_who_wait_only_for_th
 
 @in_virtual_time
 async def test_a_close_with_cancel_aborts_those_who_are_out_and_posts_their_bounds() -> None:
-    async with calling(Stub(places=1)) as (opened, caller):
+    async with calling(max_concurrency=1) as (opened, caller):
         root = await opened.open(4000)
         handle = await opened.open(4000, parent=root)
         out = await caller.begin(handle, max_tokens=100)

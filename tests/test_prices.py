@@ -6,8 +6,8 @@ import subprocess
 import msgspec
 import pytest
 
-from llmd.catalog import KNOWN
 from llmd.core.rows import Price, Tier
+from llmd.known import KNOWN
 from llmd.prices import NOTHING, Listed, Table, listed, models_of, table
 from tests import price_table
 

@@ -8,7 +8,7 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from llmd.dialects.base import Answer
+from llmd.core.outcomes import Answer
 from llmd.settings import KeySettings
 from tests.support.calls import Caller, caller
 from tests.support.processes import ended

@@ -16,7 +16,7 @@ import anyio
 import pytest
 
 from llmd import providers
-from llmd.dialects.base import Failure
+from llmd.core.outcomes import Failure
 from tests.support.calls import caller, failed, outcome_of
 from tests.support.upstream import DELTA, Exchange, Refusing, Script, scripted
 

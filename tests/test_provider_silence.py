@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from llmd import providers
-from llmd.dialects.base import Answer
+from llmd.core.outcomes import Answer
 from tests.support.calls import caller, failed, outcome_of
 from tests.support.upstream import DELTA, LAST, Exchange, Script, scripted
 

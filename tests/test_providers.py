@@ -7,7 +7,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from llmd.dialects.base import Answer, Failure
+from llmd.core.outcomes import Answer, Failure
 from llmd.settings import KeySettings
 from tests.support.calls import caller
 from tests.support.upstream import OK, Exchange, scripted
@@ -113,23 +113,6 @@ async def test_one_connection_carries_call_after_call_streams_included() -> None
         for _ in range(5):
             assert isinstance(await made.send(stream=True), Answer)
         assert upstream.connections == 1
-
-
-async def test_no_more_calls_are_in_flight_than_the_provider_may_have_and_all_of_them_are() -> None:
-    everyone = anyio.Event()
-
-    async def script(exchange: Exchange) -> None:
-        if upstream.in_flight == 3:
-            everyone.set()
-        await everyone.wait()
-        await exchange.reply()
-
-    async with scripted(script) as upstream, caller(upstream.url, max_concurrency=3) as made:
-        async with anyio.create_task_group() as group:
-            for _ in range(10):
-                group.start_soon(made.send)
-        assert len(upstream.requests) == 10
-        assert upstream.peak == 3
 
 
 async def test_a_hundred_calls_are_in_flight_at_once_where_nobody_limits_them() -> None:

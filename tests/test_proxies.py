@@ -2,7 +2,7 @@
 
 import pytest
 
-from llmd.dialects.base import Answer, Failure
+from llmd.core.outcomes import Answer, Failure
 from llmd.proxies import proxy
 from tests.support.calls import caller
 from tests.support.upstream import scripted

@@ -6,7 +6,7 @@ import anyio
 import msgspec
 
 from llmd.chat import Ask, Completion
-from llmd.dialects.base import Failure
+from llmd.core.outcomes import Failure
 from llmd.errors import LLMError
 from llmd.replays import Replays
 from tests.support.stub import Caller, Stub, used

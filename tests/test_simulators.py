@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from llmd import providers
-from llmd.dialects.base import Answer, Failure, Outcome
+from llmd.core.outcomes import Answer, Failure, Outcome
 from llmd.settings import KeySettings
 from tests.support.calls import caller
 from tests.transports.test_tcp import free_port

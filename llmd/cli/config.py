@@ -29,6 +29,8 @@ def run(options: argparse.Namespace) -> int:
         for problem in error.problems:
             print(f"{error.file}: {problem}", file=sys.stderr)
         return 1
+    for warning in config.warnings:
+        print(f"{config.file}: warning: {warning}", file=sys.stderr)
     where = config.file or "no file: providers come from the environment and from engines on this machine"
     print(where)
     for name, row in config.catalog.providers.items():

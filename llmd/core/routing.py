@@ -1,37 +1,135 @@
-"""Which target a request goes to, and why not the others. Pure: handed what is known, answers with ordered targets."""
+"""Which targets a request goes to, in which order, and why the others are out. Pure: handed what is known.
 
-from collections.abc import Mapping
+Guards first: `only`, `never` and `deny` of every rule that matches the request. Then the first matching rule with
+targets plans, unless the request names its model; then what the request needs, whether there is a key, the price
+ceiling, what the budget allows, health, and the order.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from math import inf
 
 from msgspec import Struct
 
 from llmd.chat import Ask
+from llmd.core.choices import Choice, FindRow, choice_of, excluded, ruled
+from llmd.core.needs import Needs
+from llmd.core.plans import Facts, Out, Plan
+from llmd.core.rows import ModelRow
+from llmd.core.rules import TASK_TYPE, Rule
 from llmd.errors import LLMError
 
 
-class Target(Struct, frozen=True):
-    provider: str
-    model: str
+class Matched(Struct, frozen=True):
+    """A request, and the rules that are for it: `guards`, the first that denies, and `rule`, the one that plans."""
+
+    ask: Ask
+    guards: Sequence[int] = ()
+    rule: int | None = None
+    denied: int | None = None
 
 
-class Facts(Struct, frozen=True):
-    """What planning may know.
+class Policy:
+    """The rules, looked through once."""
 
-    default_models  of each provider; None where it has none
-    default_model   of the configuration, as "provider/model"
-    usable          the providers that could serve a request which names none, with the model that they would use
-    unusable        the others, with the reason; both are only found out when nothing else decides
-    """
+    def __init__(self, rules: Sequence[Rule], find: FindRow) -> None:
+        self.rules = rules
+        self._conditions = [tuple(rule.conditions.items()) for rule in rules]
+        self._choices = [[ruled(rule, target, find) for target in rule.targets] for rule in rules]
+        self._always = [at for at, conditions in enumerate(self._conditions) if not conditions]
+        self._by_label: dict[tuple[str, str], list[int]] = {}  # of the first condition of each
+        for at, conditions in enumerate(self._conditions):
+            for name, values in conditions[:1]:
+                for value in values:
+                    self._by_label.setdefault((name, value), []).append(at)
+        rows = [choice.row for choices in self._choices for choice in choices if choice.row is not None]
+        self._excluded = {
+            at: {row.target: reason for row in rows if (reason := excluded(rule, row)) is not None}
+            for at, rule in enumerate(rules)
+            if rule.is_guard
+        }
 
-    default_models: Mapping[str, str | None]
-    default_model: str | None
-    usable: Mapping[str, str]
-    unusable: Mapping[str, str]
+    def match(self, ask: Ask, fixed: Mapping[str, str]) -> Matched:
+        """The rules for this request; `fixed` labels win over its own."""
+        labels = ask.labels if ask.task_type is None else {**ask.labels, TASK_TYPE: ask.task_type}
+        labels = {**labels, **fixed} if fixed else labels
+        found = list(self._always)
+        for label in labels.items():
+            for at in self._by_label.get(label, ()):
+                if all(labels.get(name) in values for name, values in self._conditions[at][1:]):
+                    found.append(at)
+        found.sort()
+        guards = [at for at in found if at in self._excluded]
+        planning = next((at for at in found if self._choices[at]), None) if ask.model is None else None
+        denying = next((at for at in guards if self.rules[at].deny is not None), None)
+        return Matched(ask, guards, planning, denying)
+
+    def plan(self, matched: Matched, facts: Facts, stream: bool = False) -> Plan:
+        """The targets to try in order, and why the others are out. Raises invalid_params for a `model` that is none."""
+        ask, rule = matched.ask, matched.rule
+        if (denying := matched.denied) is not None:
+            reason = f"rule {denying} denies this: {self.rules[denying].deny}"
+            return Plan(problem=LLMError("no_route", reason, rule=denying, targets=[]))
+        choices = _unruled(ask, facts) if rule is None else self._choices[rule]
+        if isinstance(choices, LLMError):
+            return Plan(problem=choices)
+        terms = None if rule is None else self.rules[rule]
+        named = rule is None
+        guards = self._reasons(matched.guards, choices) if named else self._excluded_by(matched.guards)
+        needs = Needs(ask, terms, stream)
+        steps, out = _sifted(choices, guards, needs, facts)
+        if terms is not None and terms.order is not None:
+            preferred = {choice.name for choice in choices[: len(terms.prefer)]}
+            key = needs.price if terms.order == "cheapest" else lambda row: facts.pace(row) or 0.0
+            steps.sort(key=lambda row: key(row) if row.target in preferred else inf)
+        return Plan(steps=steps, out=out, rule=rule, terms=terms)
+
+    def _excluded_by(self, guards: Sequence[int]) -> Mapping[str, str]:
+        """By the targets of the rules, which of these guards exclude them."""
+        found = [self._excluded[at] for at in guards if self._excluded[at]]
+        return found[0] if len(found) == 1 else {name: reason for one in found for name, reason in one.items()}
+
+    def _reasons(self, guards: Sequence[int], choices: Sequence[Choice]) -> Mapping[str, str]:
+        """Why guards exclude targets that no rule names."""
+        rows = [choice.row for choice in choices if choice.row is not None]
+        pairs = ((row.target, excluded(self.rules[at], row)) for row in rows for at in guards)
+        return {target: reason for target, reason in pairs if reason is not None}
 
 
-def named_target(ask: Ask, default_model: str | None) -> Target | None:
-    """The target that the request names, else the configured default, else None."""
+def _sifted(
+    choices: Sequence[Choice], guards: Mapping[str, str], needs: Needs, facts: Facts
+) -> tuple[list[ModelRow], list[Out]]:
+    """The rows of the targets that are left, and the others. `guards` tell which are excluded."""
+    steps: list[ModelRow] = []
+    out: list[Out] = []
+    has_key = cache(facts.has_key)
+    for choice in choices:
+        row = choice.row
+        if row is None:
+            out.append(Out(choice.name, None, choice.absent or "unknown_provider"))
+        elif choice.name in guards:
+            out.append(Out(choice.name, row, guards[choice.name]))
+        elif not needs.met_by(choice):
+            out.append(Out(choice.name, row, needs.unmet(choice)))
+        elif not has_key(row.provider):
+            out.append(Out(choice.name, row, "no_key"))
+        elif choice.dear is not None:
+            out.append(Out(choice.name, row, choice.dear))
+        elif choice.varies and (dear := needs.too_dear(choice, row, facts.most_usd)) is not None:
+            out.append(Out(choice.name, row, dear))
+        elif facts.refusal is not None and (error := facts.refusal(row)) is not None:
+            out.append(Out(choice.name, row, error.kind, error=error))
+        elif facts.trouble is not None and (trouble := facts.trouble(row)) is not None:
+            out.append(Out(choice.name, row, trouble.reason, until=trouble.until))
+        else:
+            steps.append(row)
+    return steps, out
+
+
+def named_target(ask: Ask, default_model: str | None) -> tuple[str, str] | None:
+    """Provider and model that the request names, else the configured default, else None. Raises invalid_params."""
     if ask.provider is not None and ask.model is not None:
-        return Target(ask.provider, ask.model)
+        return ask.provider, ask.model
     name = ask.model or default_model
     if name is None:
         return None
@@ -42,34 +140,37 @@ def named_target(ask: Ask, default_model: str | None) -> Target | None:
             '`model` must be "provider/model", or the model\'s own name beside `provider`',
             path="model",
         )
-    return Target(provider, model)
+    return provider, model
 
 
-def plan(ask: Ask, facts: Facts) -> list[Target]:
-    """The targets to try, in order, never none. Raises LLMError no_route with every candidate and its reason."""
-    target = named_target(ask, facts.default_model)
-    if target is None:
-        if len(facts.usable) == 1:
-            return [Target(*next(iter(facts.usable.items())))]
-        raise _no_route(facts)
-    if target.provider not in facts.default_models:
-        known = ", ".join(sorted(facts.default_models))
-        raise LLMError(
-            "no_route",
-            f"no provider is named {target.provider[:64]!r}; there are: {known}",
-            targets=[{"provider": target.provider, "model": target.model, "reason": "unknown_provider"}],
-        )
-    return [target]
+def _unruled(ask: Ask, facts: Facts) -> list[Choice] | LLMError:
+    """The one target of a request that no rule plans for."""
+    named = named_target(ask, facts.default_model)
+    if named is None and len(facts.usable) == 1:
+        named = next(iter(facts.usable.items()))
+    if named is None:
+        return _open(facts)
+    row = facts.find(*named)
+    if row is not None:
+        return [choice_of(row)]
+    known = ", ".join(sorted(facts.providers))
+    provider, model = named
+    return LLMError(
+        "no_route",
+        f"no provider is named {provider[:64]!r}; there are: {known}",
+        targets=[{"provider": provider, "model": model, "reason": "unknown_provider"}],
+    )
 
 
-def _no_route(facts: Facts) -> LLMError:
+def _open(facts: Facts) -> LLMError:
+    """Nothing says which of the providers it should be."""
     targets = [
         {
             "provider": provider,
-            "model": facts.usable.get(provider, model),
+            "model": facts.usable.get(provider, default),
             "reason": facts.unusable.get(provider, "ambiguous"),
         }
-        for provider, model in sorted(facts.default_models.items())
+        for provider, default in sorted(facts.providers.items())
     ]
     if facts.usable:
         choices = ", ".join(f"{provider}/{model}" for provider, model in sorted(facts.usable.items()))

@@ -13,6 +13,9 @@ Auth = Literal["bearer", "api-key", "x-api-key", "x-goog-api-key"]
 Param = Literal["temperature", "top_p", "stop", "seed", "reasoning", "tools", "response_format"]
 """A param that a model may refuse."""
 
+Refusable = Param | Literal["images", "stream"]
+"""What a model may refuse: a param, images and files in messages, and to stream."""
+
 ReasoningUnit = Literal["effort", "tokens"]
 """How a model is told how much to think, where its dialect has both."""
 
@@ -71,9 +74,10 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     max_tokens_name  the member that limits the answer, under the name that this endpoint obeys
     stream_usage     whether a stream tells its usage when it is asked for
     overhead_tokens  what a request may cost beyond its own bytes
-    refuses          the params that it answers with an error
+    refuses          what it answers with an error
     reasoning        how it is told how much to think; None is the dialect's usual way
     counts           what its count of a request's tokens is worth; None where it has none
+    labels           the provider's, for rules to select by
     """
 
     provider: str
@@ -86,9 +90,10 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     price: Price | None = None
     context_tokens: int | None = None
     max_output_tokens: int | None = None
-    refuses: tuple[Param, ...] = ()
+    refuses: tuple[Refusable, ...] = ()
     reasoning: ReasoningUnit | None = None
     counts: Counts | None = None
+    labels: dict[str, str] = {}
 
     @property
     def target(self) -> str:

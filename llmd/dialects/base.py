@@ -5,14 +5,14 @@ does no I/O and never sees a key.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import msgspec
 from msgspec import UNSET, Struct
 
-from llmd.chat import Chat, Delta, FinishReason, ToolCall, ToolCallDelta, Usage
+from llmd.chat import Chat, Delta, ToolCallDelta
+from llmd.core.outcomes import Answer, Outcome
 from llmd.core.rows import Auth, ModelRow
 
 Emit = Callable[[Delta], Awaitable[None]]
@@ -55,51 +55,6 @@ def http_call(
         stream=stream,
         dropped=dropped,
     )
-
-
-class Answer(Struct, frozen=True, kw_only=True):
-    """A complete answer. `usage` and `cost_nano_usd` are None where the provider told none.
-
-    refusal  what the model said instead of an answer; not part of `text`
-    """
-
-    text: str
-    finish_reason: FinishReason
-    tool_calls: list[ToolCall] = []
-    reasoning: str | None = None
-    refusal: str | None = None
-    usage: Usage | None = None
-    cost_nano_usd: int | None = None
-    request_id: str | None = None
-    state: Any = None
-
-
-Billed = Literal["no", "unknown"]
-
-
-class Failure(Struct, frozen=True, kw_only=True):
-    """Why there is no answer.
-
-    kind           a key of errors.KINDS
-    message        one sentence in llmd's words
-    billed         "no" only where the provider certainly charged nothing
-    usage          what it said was used before it failed; `cost_nano_usd` what it said that it bills for that
-    provider_text  the provider's own words, for the caller to read; the shell takes keys out
-    """
-
-    kind: str
-    message: str
-    billed: Billed = "unknown"
-    retryable: bool | None = None
-    retry_after_s: float | None = None
-    http_status: int | None = None
-    request_id: str | None = None
-    usage: Usage | None = None
-    cost_nano_usd: int | None = None
-    provider_text: str | None = None
-
-
-Outcome = Answer | Failure
 
 
 class Told:
@@ -170,12 +125,7 @@ class Dialect(Protocol):
 
 
 class Provider(Protocol):
-    """One provider that can be called: makes its requests, and carries them.
-
-    place  one of its `max_concurrency` places, waited for in order of arrival; a call is sent from within
-    """
-
-    def place(self) -> AbstractAsyncContextManager[object]: ...
+    """One provider that can be called: makes its requests, and carries them."""
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall: ...
 

@@ -11,7 +11,8 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from llmd.chat import Delta, FinishReason, ToolCall, ToolCallDelta, Usage
-from llmd.dialects.base import Answer, Failure, Headers, Outcome
+from llmd.core.outcomes import Answer, Failure, Outcome
+from llmd.dialects.base import Headers
 from llmd.dialects.events import Event
 from llmd.dialects.refusals import request_id
 from llmd.scalars import AMOUNT_MAX

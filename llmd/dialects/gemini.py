@@ -29,8 +29,9 @@ from llmd.chat import (
     ToolResultPart,
     Usage,
 )
+from llmd.core.outcomes import Outcome
 from llmd.core.rows import Auth, ModelRow
-from llmd.dialects.base import NO_HEADERS, Headers, HttpCall, Outcome, Reader, http_call
+from llmd.dialects.base import NO_HEADERS, Headers, HttpCall, Reader, http_call
 from llmd.dialects.counting import asking
 from llmd.dialects.draft import Draft, amount
 from llmd.dialects.events import Event

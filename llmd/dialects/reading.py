@@ -5,7 +5,8 @@ from typing import Protocol
 import msgspec
 
 from llmd.chat import Delta
-from llmd.dialects.base import Headers, Outcome
+from llmd.core.outcomes import Outcome
+from llmd.dialects.base import Headers
 from llmd.dialects.draft import Draft
 from llmd.dialects.events import Event, SSEDecoder
 from llmd.dialects.refusals import read_error

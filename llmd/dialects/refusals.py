@@ -12,7 +12,8 @@ from typing import Any
 
 import msgspec
 
-from llmd.dialects.base import Billed, Failure, Headers
+from llmd.core.outcomes import Billed, Failure
+from llmd.dialects.base import Headers
 
 REQUEST_ID_HEADERS = ("x-request-id", "request-id", "apim-request-id", "x-generation-id")
 UNBILLED_STATUSES = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429})

@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from llmd.catalog import KNOWN
+from llmd.known import KNOWN
 from tests.bench import budgets, command, dialects, durable, execute, ledger, ping, start
 from tests.bench.measure import Row, table
 

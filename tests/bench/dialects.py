@@ -16,9 +16,9 @@ import httpx
 import msgspec
 import uvloop
 
+from llmd.core.outcomes import Answer
 from llmd.core.rows import ModelRow
 from llmd.dialects import DIALECTS
-from llmd.dialects.base import Answer
 from llmd.dialects.events import LineDecoder, SSEDecoder
 from llmd.providers import AiohttpTransport
 from tests.bench.client import Lines

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from llmd.chat import Delta
-from llmd.dialects.base import Answer, Failure, Outcome
+from llmd.core.outcomes import Answer, Failure, Outcome
 from tests.support.calls import DIALECT, ask, row
 
 USAGE = {"prompt_tokens": 11, "completion_tokens": 3, "total_tokens": 14}

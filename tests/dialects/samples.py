@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from llmd.chat import Delta, ToolCall, Usage
+from llmd.core.outcomes import Answer, Outcome
 from llmd.dialects import DIALECTS
-from llmd.dialects.base import Answer, Outcome
 from tests.support.calls import ask, row
 
 TEXT, THOUGHT = "Hé \u2028you\u0085", "hm "

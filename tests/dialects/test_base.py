@@ -1,7 +1,8 @@
 """How much of an answer its deltas have told."""
 
 from llmd.chat import Delta, ToolCall, ToolCallDelta
-from llmd.dialects.base import Answer, Told
+from llmd.core.outcomes import Answer
+from llmd.dialects.base import Told
 
 WHOLE = Answer(text="hello you", finish_reason="stop", reasoning="hm so", tool_calls=[ToolCall("c1", "f", {"x": 1})])
 CALL = Delta(tool_call=ToolCallDelta(0, "c1", "f", '{"x":1}'))

@@ -17,8 +17,8 @@ from llmd.chat import (
     ToolCallPart,
     ToolResultPart,
 )
+from llmd.core.outcomes import Answer, Failure
 from llmd.dialects import DIALECTS
-from llmd.dialects.base import Answer, Failure
 from tests.dialects.samples import SAMPLES, read_as
 from tests.support.calls import ask, body, dropped, row
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from llmd.chat import ToolCall, Usage
-from llmd.dialects.base import Answer, Failure
+from llmd.core.outcomes import Answer, Failure
 from llmd.scalars import AMOUNT_MAX
 from tests.dialects.replies import DONE, STREAM, USAGE, answer, chunk, event, failure, joined, read, whole
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llmd.dialects
+from llmd.core.outcomes import Answer, Failure
 from llmd.dialects import DIALECTS
-from llmd.dialects.base import Answer, Failure
 from tests.dialects.replies import joined
 from tests.dialects.samples import SAMPLES, TEXT, THOUGHT, read_as
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from llmd.catalog import KNOWN
+from llmd.core.outcomes import Answer, Failure, Outcome
 from llmd.core.pricing import cost_nano_usd
 from llmd.dialects import DIALECTS
-from llmd.dialects.base import Answer, Failure, Outcome
+from llmd.known import KNOWN
 from llmd.prices import listed
 from tests.dialects.replies import joined
 from tests.support.calls import ask, row

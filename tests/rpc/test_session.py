@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from llmd.catalog import ProviderRow
 from llmd.chat import Delta
-from llmd.dialects.base import Emit, HttpCall, Outcome
+from llmd.core.outcomes import Outcome
+from llmd.dialects.base import Emit, HttpCall
 from llmd.echo import EchoProvider
 from llmd.rpc.session import Session
 from llmd.settings import Limits

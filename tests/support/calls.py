@@ -9,9 +9,10 @@ import msgspec
 
 from llmd.catalog import ProviderRow, provider_row
 from llmd.chat import Ask, Delta
+from llmd.core.outcomes import Failure, Outcome
 from llmd.core.rows import ModelRow
 from llmd.dialects import DIALECTS
-from llmd.dialects.base import Failure, HttpCall, Outcome
+from llmd.dialects.base import HttpCall
 from llmd.keys import Key
 from llmd.providers import AiohttpTransport, HttpProvider
 from llmd.settings import KeySettings, ProviderSettings
@@ -57,8 +58,7 @@ class Caller:
         return self.provider.request(ask(**params), row(self.base_url), None, stream)
 
     async def send(self, stream: bool = False) -> Outcome:
-        async with self.provider.place():
-            return await self.provider.send(self.call(stream), self._emit if stream else None)
+        return await self.provider.send(self.call(stream), self._emit if stream else None)
 
     async def _emit(self, delta: Delta) -> None:
         self.deltas.append(delta)

@@ -9,7 +9,8 @@ import msgspec
 
 from llmd.catalog import ProviderRow
 from llmd.context import Peer
-from llmd.dialects.base import Emit, HttpCall, Outcome
+from llmd.core.outcomes import Outcome
+from llmd.dialects.base import Emit, HttpCall
 from llmd.echo import EchoProvider
 from llmd.rpc.hub import Hub
 from llmd.rpc.session import Session

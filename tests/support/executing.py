@@ -1,6 +1,6 @@
 """An executor for a test: its provider is a script, and its budgets record what is held and posted."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
@@ -13,6 +13,7 @@ from llmd.chat import Ask
 from llmd.context import Context, Peer
 from llmd.core.bounds import Bound
 from llmd.core.rows import ModelRow, Price
+from llmd.core.rules import Rule
 from llmd.errors import LLMError
 from llmd.executor import Executor
 from llmd.providers import AiohttpTransport
@@ -33,6 +34,9 @@ class Recorder:
         self.resolved = anyio.Event()
         self._refusal = refusal
         self.undispatched = undispatched
+
+    async def room(self, ask: Ask) -> None:
+        return None
 
     def learned(self, row: ModelRow) -> ModelRow:
         return row
@@ -102,11 +106,11 @@ def provider(name: str = "work", **settings: Any) -> ProviderRow:
 
 
 @asynccontextmanager
-async def executor(budgets: Recorder, *rows: ProviderRow) -> AsyncIterator[Executor]:
+async def executor(budgets: Recorder, *rows: ProviderRow, rules: Sequence[Rule] = ()) -> AsyncIterator[Executor]:
     catalog = Catalog(providers={row.name: row for row in (*rows, provider("echo"))}, default_model=None)
     async with AiohttpTransport() as transport:
-        upstreams = Upstreams(catalog, {}, lambda: transport)
-        yield Executor(lambda: upstreams, budgets)
+        upstreams = Upstreams(catalog, {}, lambda: transport, rules)
+        yield Executor(lambda: upstreams, budgets, roll=lambda: 0.0)
 
 
 @asynccontextmanager

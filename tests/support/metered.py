@@ -5,18 +5,17 @@ that is cut, also long after.
 """
 
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import AbstractAsyncContextManager, nullcontext
 from random import Random
 from typing import Any, get_args
 
-import anyio
 import msgspec
 from anyio.abc import TaskGroup
 
 from llmd.catalog import Catalog, provider_row
 from llmd.chat import Chat, Delta, Usage
+from llmd.core.outcomes import Answer, Failure, Outcome
 from llmd.core.rows import ModelRow
-from llmd.dialects.base import Answer, Emit, Failure, HttpCall, Outcome, Provider
+from llmd.dialects.base import Emit, HttpCall, Provider
 from llmd.settings import FailureKind, ProviderSettings
 from llmd.upstreams import Upstreams
 
@@ -75,7 +74,6 @@ class MeteredProvider:
         check: Callable[[], None],
         pause: Callable[[float], Awaitable[None]],
         group: TaskGroup,
-        places: int | None,
     ) -> None:
         self.in_flight = 0
         self.peak = 0
@@ -83,10 +81,6 @@ class MeteredProvider:
         self._check = check
         self._pause = pause
         self._group = group
-        self._places = anyio.Semaphore(places) if places is not None else None
-
-    def place(self) -> AbstractAsyncContextManager[object]:
-        return self._places or nullcontext()
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         body = msgspec.json.encode(Sent(chat.prompt or "", max_tokens))

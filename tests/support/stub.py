@@ -1,7 +1,7 @@
 """A provider in the test's own process that answers when and what the test says, and remembers what it was sent."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -10,8 +10,9 @@ import msgspec
 from anyio.abc import TaskGroup
 
 from llmd.chat import Ask, Chat, Completion, Usage
+from llmd.core.outcomes import Answer, Outcome
 from llmd.core.rows import ModelRow
-from llmd.dialects.base import Answer, Emit, HttpCall, Outcome
+from llmd.dialects.base import Emit, HttpCall
 from llmd.errors import LLMError
 from llmd.executor import Executor
 from tests.support.metered import metered_upstreams
@@ -40,19 +41,15 @@ HELD = input_bound("x", 100) + 100
 
 
 class Stub:
-    """`go` lets the calls in it answer `outcome`; `places` many at a time get in; `counted` is what it counts."""
+    """`go` lets the calls in it answer `outcome`; `counted` is what it counts."""
 
-    def __init__(self, outcome: Outcome | None = None, places: int | None = None, counted: int | None = None) -> None:
+    def __init__(self, outcome: Outcome | None = None, counted: int | None = None) -> None:
         self.outcome = outcome or used(1, 1)
         self.sent: list[Sent] = []
         self.counted = counted
         self.counts = 0
         self.aborted = 0
         self.go = anyio.Event()
-        self._places = anyio.Semaphore(places) if places is not None else None
-
-    def place(self) -> AbstractAsyncContextManager[object]:
-        return self._places or nullcontext()
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         body = msgspec.json.encode(Sent(chat.prompt or "", max_tokens))
@@ -100,7 +97,7 @@ class Caller:
     def __init__(self, bank: Bank, group: TaskGroup, stub: Stub | None = None, **settings: Any) -> None:
         self.stub = stub or Stub()
         upstreams = metered_upstreams(self.stub, **settings)
-        self.executor = Executor(lambda: upstreams, bank.payer)
+        self.executor = Executor(lambda: upstreams, bank.payer, roll=lambda: 0.0)
         self._group = group
 
     async def begin(self, budget: str | None, said: str = "x", **params: Any) -> Calling:

@@ -58,8 +58,8 @@ class World:
         self._guarantees = guarantees
         self._numbers = count()
         places = self.rng.choice([None, None, 8])
-        self.provider = MeteredProvider(self.meter, self.check, pause, group, places)
-        upstreams = metered_upstreams(self.provider)
+        self.provider = MeteredProvider(self.meter, self.check, pause, group)
+        upstreams = metered_upstreams(self.provider, **({} if places is None else {"max_concurrency": places}))
         self.executor = Executor(lambda: upstreams, bank.payer)
 
     # -- budgets --------------------------------------------------------------------------------------------------

@@ -1,0 +1,166 @@
+"""One physical try of a call: a hold of its own, a place at the provider, the request, and what is posted for it."""
+
+import logging
+from typing import NamedTuple
+
+import anyio
+
+from llmd.budgets import Budgets, Held, Posting, Quote
+from llmd.chat import Ask, Attempt, Delta
+from llmd.context import Context
+from llmd.core.amounts import spent
+from llmd.core.bounds import bound
+from llmd.core.health import Health, Trouble
+from llmd.core.outcomes import Answer, Failure, Outcome
+from llmd.core.pricing import cost_nano_usd
+from llmd.core.rows import ModelRow
+from llmd.dialects.base import Emit, HttpCall, Provider
+from llmd.errors import LLMError
+from llmd.upstreams import Upstreams
+
+RESOLVE_TIMEOUT_S = 10.0
+
+log = logging.getLogger("llmd.call")
+
+
+class Tried(NamedTuple):
+    """`held` is what was asked and paid for, `outcome` what came back."""
+
+    held: Held
+    outcome: Outcome
+
+
+class Quoter:
+    """Makes the requests of one attempt, and tells what they can cost."""
+
+    def __init__(self, provider: Provider, ask: Ask, row: ModelRow, stream: bool) -> None:
+        self._provider = provider
+        self._ask = ask
+        self._row = row
+        self._stream = stream
+        self._counted: int | None = None
+
+    def __call__(self, max_tokens: int | None) -> Quote:
+        call = self._provider.request(self._ask, self._row, max_tokens, self._stream)
+        return Quote(call, bound(self._ask, call.body.decode(), self._row, max_tokens, self._counted))
+
+    async def count(self, call: HttpCall) -> bool:
+        self._counted = await self._provider.count(call)
+        return self._counted is not None
+
+
+class Attempts:
+    """The tries of one call, in the order in which they ended."""
+
+    def __init__(self, upstreams: Upstreams, budgets: Budgets, ctx: Context) -> None:
+        self.told: list[Attempt] = []
+        self._upstreams = upstreams
+        self._budgets = budgets
+        self._ctx = ctx
+
+    async def make(self, ask: Ask, row: ModelRow, emit: Emit | None, timeout_s: float | None) -> Tried:
+        """One try; the hold resolves on every way out. Raises the budget's errors."""
+        started = anyio.current_time()
+        outcome = "cancelled"
+        try:
+            tried = await self._make(ask, row, emit, timeout_s)
+            outcome = kind(tried.outcome)
+            return tried
+        except LLMError as error:
+            outcome = error.kind
+            raise
+        finally:
+            took_ms = round((anyio.current_time() - started) * 1000)
+            self.told.append(Attempt(row.provider, row.model, outcome, took_ms))
+
+    async def _make(self, ask: Ask, row: ModelRow, emit: Emit | None, timeout_s: float | None) -> Tried:
+        upstreams, budgets, ctx = self._upstreams, self._budgets, self._ctx
+        row = budgets.learned(row)
+        provider = upstreams.provider(row.provider)
+        quoter = Quoter(provider, ask, row, stream=emit is not None)
+        with anyio.CancelScope() as abort:
+            held = await budgets.hold(ctx, ask, row, quoter, abort)
+            outcome: Outcome | None = None
+            sent = False
+            gate, health = upstreams.traffic.gate(row.provider), upstreams.traffic.health(row)
+            try:
+                tokens = held.quote.bound.estimate.total_tokens
+                async with gate.place(id(ctx.connection), tokens) as step:
+                    if (trouble := health.trouble(anyio.current_time())) is not None:
+                        outcome = _kept_back(trouble)
+                    else:
+                        await budgets.dispatch(held)
+                        sent = True
+                        outcome = await _send(provider, held.quote.call, emit, timeout_s, health)
+                        if outcome.usage is not None:
+                            gate.correct(step, outcome.usage.total_tokens - tokens)
+            finally:
+                resolved = posting(held, row, outcome) if sent else Posting(None)
+                if resolved.amounts is not None:
+                    ctx.posted.append(resolved.amounts)
+                with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
+                    await budgets.resolve(held, resolved)
+                told = "cut short" if outcome is None else kind(outcome)
+                log.info("%s pid %s %.128r %s", ctx.request_id, ctx.peer.pid, row.target, told)
+            return Tried(held, outcome)
+        raise LLMError("budget_closed", "the budget was closed, and the call that it paid for aborted")
+
+
+async def _send(
+    provider: Provider, call: HttpCall, emit: Emit | None, timeout_s: float | None, health: Health
+) -> Outcome:
+    """Send it, and note how the model is doing."""
+    started = anyio.current_time()
+    first_s: float | None = None
+
+    async def note(delta: Delta) -> None:
+        nonlocal first_s
+        if first_s is None:
+            first_s = anyio.current_time() - started
+        assert emit is not None
+        await emit(delta)
+
+    outcome: Outcome | None = None
+    probe = health.enter()
+    try:
+        with anyio.move_on_after(timeout_s):
+            outcome = await provider.send(call, None if emit is None else note)
+        if outcome is None:
+            outcome = Failure(kind="upstream_unavailable", message=f"no answer within {timeout_s or 0:g} s")
+    finally:
+        health.leave(anyio.current_time(), outcome, probe)
+    if isinstance(outcome, Answer):
+        health.took(anyio.current_time() - started, first_s)
+    return outcome
+
+
+def _kept_back(trouble: Trouble) -> Failure:
+    """The target got into trouble while the call waited for its place."""
+    rate_limited = trouble.reason == "rate_limited"
+    return Failure(
+        kind="upstream_rate_limited" if rate_limited else "upstream_unavailable",
+        message="it asked to be left alone for a while" if rate_limited else "it has failed too often of late",
+        billed="no",
+        retry_after_s=trouble.until - anyio.current_time(),
+    )
+
+
+def kind(outcome: Outcome) -> str:
+    """ "ok", or the kind of its error."""
+    return outcome.kind if isinstance(outcome, Failure) else "ok"
+
+
+def posting(held: Held, row: ModelRow, outcome: Outcome | None) -> Posting:
+    """What an attempt posts; `outcome` None where it was cancelled after its bytes may have left."""
+    if outcome is not None and outcome.usage is not None and outcome.usage.total_tokens:
+        return Posting(spent(outcome.usage, cost(outcome, row)))
+    if isinstance(outcome, Failure) and outcome.billed == "no":
+        return Posting(None)
+    return Posting(held.amounts, uncertain=True)
+
+
+def cost(outcome: Outcome, row: ModelRow) -> int | None:
+    """In nano-USD: what the provider says that it bills, else what the price makes of the usage."""
+    if outcome.cost_nano_usd is not None:
+        return outcome.cost_nano_usd
+    return None if row.price is None or outcome.usage is None else cost_nano_usd(outcome.usage, row.price)
