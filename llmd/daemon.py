@@ -1,11 +1,9 @@
 """The composition root: builds the parts of a daemon, serves until told to stop, and drains."""
 
 import asyncio
-import gc
 import hmac
 import logging
 import os
-import resource
 import signal
 import socket
 import time
@@ -22,7 +20,7 @@ import anyio.to_thread
 from anyio.abc import SocketListener, TaskStatus
 from msgspec import Struct
 
-from llmd import config, paths, roots, tokens
+from llmd import config, paths, process, roots, tokens
 from llmd.budget_operations import BudgetOperations
 from llmd.clock import Clock
 from llmd.config import Config
@@ -51,7 +49,6 @@ log = logging.getLogger("llmd.daemon")
 IDLE_EXIT_S = 15 * 60.0
 WATCH_INTERVAL_S = 5.0
 GOODBYE_S = 2.0
-DESCRIPTORS = 65_536
 
 
 class Options(Struct, frozen=True, kw_only=True):
@@ -109,7 +106,7 @@ class Daemon:
         """
         options = self._options
         urls = [*options.listen, *config.listeners(self._config.settings.listen).values()]
-        _raise_descriptor_limit()
+        process.raise_descriptor_limit()
         with ExitStack() as stack:
             unix_socket, inode = stack.enter_context(unix.bound(options.socket))
             bound = [(_transport(url), stack.enter_context(loopback.bound(url, urlsplit(url).scheme))) for url in urls]
@@ -131,7 +128,7 @@ class Daemon:
                         own.start_soon(self._watch, inode)
                     self._announce(other for _, other in bound)
                     self._warn()
-                    own.start_soon(_warm_up)
+                    own.start_soon(process.warm_up)
                     await self._hub.stopping.wait()
                     # From here on the path is free for the next daemon, and nobody waits in a backlog of ours.
                     self._treasury.yielding()
@@ -275,28 +272,3 @@ def _transport(url: str) -> ModuleType:
         known = " or ".join(f"{scheme}://127.0.0.1:9998" for scheme in TRANSPORTS)
         raise ConfigError([f"{url!r} is no address to listen on: write it as {known}"])
     return import_module(module)
-
-
-def _raise_descriptor_limit() -> None:
-    """A connection takes a descriptor and so does an upstream call: the shell's habit is too few."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):  # macOS allows less than it says
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-async def _warm_up() -> None:
-    """Load what carries HTTP behind the first calls' back.
-
-    What is loaded by then stays as long as the daemon, so the collector need not look at it again; and a call makes a
-    thousand objects that reference counts free, which is no reason to look for cycles. That is 8 % of an execute's CPU.
-    """
-    try:
-        await anyio.to_thread.run_sync(__import__, "llmd.providers")
-    except (OSError, ImportError) as error:  # no descriptor is free, say: the first call that needs it will load it
-        log.warning("what carries HTTP is not loaded yet: %s", type(error).__name__)
-        return
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 20, 50)

@@ -32,13 +32,20 @@ class Key:
     @property
     def present(self) -> bool:
         """Whether there is anything to try: no key needed, a variable that is set, a file that is there, a command."""
+        return self.missing is None
+
+    @property
+    def missing(self) -> str | None:
+        """Why there is nothing to try."""
         settings = self._settings
         if settings is None or settings.command is not None:
-            return True
+            return None
         if settings.env is not None:
-            return bool(self._env.get(settings.env))
+            return None if self._env.get(settings.env) else f"the daemon's environment has no {settings.env}"
         path = self._path(settings)
-        return path is not None and path.is_file()
+        if path is None:
+            return "systemd gave the daemon no credentials"
+        return None if path.is_file() else "the key's file is not there"
 
     async def get(self) -> str | None:
         """The key, None where the provider needs none. Raises KeyUnavailable."""
@@ -66,14 +73,12 @@ class Key:
     async def _read(self, settings: KeySettings) -> str:
         if settings.command is not None:
             return await _run(settings.command)
+        if (missing := self.missing) is not None:
+            raise KeyUnavailable(missing)
         if settings.env is not None:
-            value = self._env.get(settings.env)
-            if not value:
-                raise KeyUnavailable(f"the daemon's environment has no {settings.env}")
-            return value
+            return self._env[settings.env]
         path = self._path(settings)
-        if path is None:
-            raise KeyUnavailable("systemd gave the daemon no credentials")
+        assert path is not None
         try:
             return await anyio.to_thread.run_sync(_read_file, path)
         except (OSError, UnicodeDecodeError):

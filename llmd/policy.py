@@ -24,7 +24,7 @@ class RoutingPolicy:
         problems: list[str] = []
         for at, written in enumerate(rules):
             rule, wrong = _read(written)
-            problems += [f"rules[{at}]{'.' if problem.path else ''}{problem}" for problem in wrong]
+            problems += [f"rules[{at}]{'.' if problem.path else ': '}{problem}" for problem in wrong]
             self.rules += [] if rule is None else [rule]
         if not problems:
             problems = [*self._unknown_providers(KNOWN if providers is None else providers)]

@@ -83,7 +83,7 @@ class Upstreams:
             default_model=self.catalog.default_model,
             usable=usable,
             unusable=unusable,
-            has_key=lambda provider: self._keys[provider].present,
+            missing_key=lambda provider: self._keys[provider].missing,
         )
 
     def _row(self, provider: str, model: str | None) -> ModelRow | None:

@@ -74,7 +74,30 @@ def test_a_good_configuration_adds_up_to_rows(tmp_path: Path) -> None:
 
 WRONG = [
     ("an unknown key", "colour = 1", ["colour: there is no such member; there are: budgets, default_model, ledger,"]),
-    ("a section that this version lacks", "[[routing.rules]]", ["routing: there is no such member; there are:"]),
+    ("a rule of nothing", "[[routing.rules]]", ["routing.rules[0]: a rule has targets (`prefer`) or guards"]),
+    ("rules that are none", "[routing]\nrules = 3", ["routing.rules: expected an array of tables"]),
+    ("an unknown key of routing", "[routing]\nrule = []", ["routing.rule: there is no such member; there are: rules"]),
+    (
+        "two problems of one rule, and one of another",
+        '[[routing.rules]]\nprefer = [{ provider = "work" }]\ncolour = 1\nretry = -1\n'
+        '[[routing.rules]]\nprefer = [{ model = "m" }]',
+        [
+            "routing.rules[0].colour: there is no such member; there are:",
+            "routing.rules[0].retry: expected an integer >= 0",
+            "routing.rules[1].prefer[0].provider: missing",
+        ],
+    ),
+    (
+        "a target at a provider that is not there",
+        '[[routing.rules]]\nprefer = [{ provider = "echo" }]\nfallback = { provider = "nobody", model = "m" }',
+        ["routing.rules[0].fallback.provider: there is no provider 'nobody'; there are: echo"],
+    ),
+    (
+        "a rule that is never reached",
+        '[[routing.rules]]\nprefer = [{ provider = "echo" }]\n'
+        '[[routing.rules]]\ntask_type = "triage"\nprefer = [{ provider = "echo" }]',
+        ["routing.rules[1]: can never be reached: rule 0 matches all that it matches, and comes first"],
+    ),
     (
         "a budget's limit that is none",
         '[budgets.daily]\nlimits = { usd = "5,00" }',

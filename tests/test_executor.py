@@ -93,26 +93,28 @@ async def hang_up(exchange: Exchange) -> None:
 
 
 @pytest.mark.parametrize(
-    ("script", "kind", "certain"),
+    ("script", "kind", "certain", "tries"),
     [
-        (answering({"error": {"message": "slow down"}}, 429), "upstream_rate_limited", True),
-        (answering({"error": {"message": "no", "code": "model_not_found"}}, 404), "model_not_found", True),
-        (answering({"error": {"message": "oh"}}, 500), "upstream_unavailable", False),
-        (answering(b"what?"), "upstream_invalid", False),
-        (hang_up, "upstream_unavailable", False),
+        (answering({"error": {"message": "slow down"}}, 429), "upstream_rate_limited", True, 3),
+        (answering({"error": {"message": "no", "code": "model_not_found"}}, 404), "model_not_found", True, 1),
+        (answering({"error": {"message": "oh"}}, 500), "upstream_unavailable", False, 3),
+        (answering(b"what?"), "upstream_invalid", False, 1),
+        (hang_up, "upstream_unavailable", False, 3),
     ],
     ids=["refused", "no model", "broken", "garbage", "hung up"],
 )
-async def test_a_failure_posts_nothing_if_it_was_certainly_free_and_else_its_bound(
-    script: Script, kind: str, certain: bool
+async def test_each_try_that_fails_posts_nothing_if_it_was_certainly_free_and_else_its_bound(
+    script: Script, kind: str, certain: bool, tries: int
 ) -> None:
     budgets = Recorder()
     async with executing(script, budgets) as made:
         error = await failing(made)
     assert error.kind == kind
     assert (error.data["provider"], error.data["model"]) == ("work", "m1")
-    assert [attempt.outcome for attempt in error.data["attempts"]] == [kind]
-    assert budgets.only() == Posting(None) if certain else budgets.posted_its_bound()
+    assert [attempt.outcome for attempt in error.data["attempts"]] == [kind] * tries
+    bounds = [Posting(bound.amounts, uncertain=True) for _, bound in budgets.holds]
+    assert budgets.postings == ([Posting(None)] * tries if certain else bounds)
+    assert (len(budgets.holds), budgets.open) == (tries, set())
 
 
 async def test_nobody_listening_posts_nothing() -> None:
@@ -120,12 +122,21 @@ async def test_nobody_listening_posts_nothing() -> None:
     with Refusing() as url:
         async with executor(budgets, provider(base_url=url)) as made:
             assert (await failing(made)).kind == "upstream_unavailable"
-    assert budgets.only() == Posting(None)
+    assert budgets.postings == [Posting(None)] * 3
 
 
-async def test_a_missing_key_posts_nothing() -> None:
+async def test_a_missing_key_takes_no_hold_and_is_named() -> None:
     budgets = Recorder()
     row = provider(base_url="http://127.0.0.1:9/v1", api_key=KeySettings(env="NONE"))
+    async with executor(budgets, row) as made:
+        error = await failing(made)
+    assert (error.kind, error.message) == ("no_route", "work/m1: the daemon's environment has no NONE")
+    assert budgets.holds == []
+
+
+async def test_a_key_that_cannot_be_had_after_all_posts_nothing() -> None:
+    budgets = Recorder()
+    row = provider(base_url="http://127.0.0.1:9/v1", api_key=KeySettings(command=["/bin/false"]))
     async with executor(budgets, row) as made:
         assert (await failing(made)).kind == "upstream_auth"
     assert budgets.only() == Posting(None)

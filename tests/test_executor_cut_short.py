@@ -103,7 +103,7 @@ async def test_an_emit_that_raises_posts_the_bound_and_lets_its_error_through() 
 
 
 async def test_a_resolve_that_hangs_does_not_keep_a_cancelled_call_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmd.executor.RESOLVE_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("llmd.attempts.RESOLVE_TIMEOUT_S", 0.05)
 
     class Stuck(Recorder):
         async def resolve(self, held: Held, posting: Posting) -> None:

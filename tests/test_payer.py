@@ -46,8 +46,8 @@ async def test_a_bound_that_did_not_hold_is_larger_for_the_next_call_with_a_budg
         assert opened.get(handle).overrun.input_tokens == 30
 
 
-unknown = Failure(kind="upstream_unavailable", message="broke off")
-seen = Failure(kind="upstream_unavailable", message="broke off", usage=used(5, 6).usage)
+unknown = Failure(kind="upstream_invalid", message="broke off")
+seen = Failure(kind="upstream_invalid", message="broke off", usage=used(5, 6).usage)
 unbilled = Failure(kind="upstream_auth", message="no", billed="no")
 
 

@@ -77,7 +77,7 @@ async def test_after_a_restart_handles_still_work_and_nothing_that_was_told_is_l
 async def test_a_call_that_a_crash_cut_is_posted_at_its_bound_and_one_that_was_not_sent_not_at_all() -> None:
     async with bank() as first, anyio.create_task_group() as group:
         handle = await first.open(4000)
-        caller = Caller(first, group, Stub(places=1))
+        caller = Caller(first, group, max_concurrency=1)
         await caller.begin(handle, max_tokens=100)
         await caller.begin(handle, max_tokens=200)
         assert len(caller.stub.sent) == 1

@@ -101,7 +101,7 @@ async def test_a_budget_that_is_configured_again_before_it_has_drained_goes_on()
 @in_virtual_time
 async def test_a_call_that_was_not_sent_when_its_budget_drained_is_refused_though_it_is_configured_again() -> None:
     async with bank(configured=daily(1000)) as opened, anyio.create_task_group() as group:
-        caller = Caller(opened, group, Stub(places=1))
+        caller = Caller(opened, group, max_concurrency=1)
         await caller.begin("daily", max_tokens=200)
         queued = await caller.begin("daily", max_tokens=200)
         opened.treasury.configure({})

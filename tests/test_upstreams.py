@@ -77,7 +77,7 @@ async def test_a_local_engine_that_answers_is_ready_with_the_models_that_it_list
     async with scripted(listing("b", "a")) as engine, AiohttpTransport() as transport:
         found = upstreams(local("llamacpp", engine.url), transport=transport)
         assert await found.health() == {"llamacpp": ("ready", ["b", "a"])}
-        facts = await found.facts(ask_names_target=False)
+        facts = await found.facts(open_choice=True)
         assert facts.usable == {"llamacpp": "b"}
 
 
@@ -86,7 +86,7 @@ async def test_a_local_engine_that_does_not_listen_is_unreachable() -> None:
         async with AiohttpTransport() as transport:
             found = upstreams(local("llamacpp", url), transport=transport)
             assert await found.health() == {"llamacpp": ("unreachable", [])}
-            assert (await found.facts(ask_names_target=False)).usable == {}
+            assert (await found.facts(open_choice=True)).usable == {}
 
 
 async def web_page(exchange: Exchange) -> None:
@@ -169,16 +169,16 @@ async def test_local_engines_are_asked_at_the_same_time() -> None:
 @pytest.mark.parametrize(("named", "default"), [(True, None), (False, "echo/echo")], ids=["named", "default"])
 async def test_nobody_is_asked_where_the_request_or_the_configuration_decides(named: bool, default: str | None) -> None:
     catalog = Catalog(providers={row.name: row for row in (made("echo"), made("llamacpp"))}, default_model=default)
-    facts = await Upstreams(catalog, {}, no_transport).facts(named)
+    facts = await Upstreams(catalog, {}, no_transport).facts(open_choice=not named)
     assert (facts.usable, facts.default_model) == ({}, default)
-    assert facts.default_models == {"echo": "echo", "llamacpp": None}
+    assert facts.providers == {"echo": "echo", "llamacpp": None}
 
 
 async def test_an_engine_is_not_asked_again_for_every_request_that_names_no_model() -> None:
     async with scripted(listing("m1")) as upstream, AiohttpTransport() as transport:
         known = upstreams(local("engine", upstream.url), transport=transport)
         for _ in range(5):
-            assert (await known.facts(False)).usable == {"engine": "m1"}
+            assert (await known.facts(open_choice=True)).usable == {"engine": "m1"}
         assert len(upstream.requests) == 1
 
 
@@ -190,7 +190,7 @@ async def test_echo_is_never_chosen_unnamed_and_neither_is_who_has_no_key_or_no_
         made("work", base_url="http://127.0.0.1:9/v1"),
         env={"GROQ_API_KEY": "k"},
     )
-    assert (await found.facts(ask_names_target=False)).usable == {"groq": "openai/gpt-oss-20b"}
+    assert (await found.facts(open_choice=True)).usable == {"groq": "openai/gpt-oss-20b"}
 
 
 # -- what they offer ---------------------------------------------------------------------------------------------------

@@ -79,7 +79,10 @@ class Agents:
         if rng.random() < 0.5:
             params["stream"] = params["prompt"].split(" ")[1]
         told = await peer.call("execute", **{**params, **more})
-        return None if told is None else told.get("data", {}).get("kind", "ok")
+        data = {} if told is None else told.get("data", {})
+        if data.get("kind") == "no_route":  # the provider has failed too often: it says when to come back
+            await pass_time(data["retry_after_ms"] / 1000)
+        return None if told is None else data.get("kind", "ok")
 
     async def look(self, peer: Peer) -> None:
         """Again and again: what was billed before the question is covered by its answer."""

@@ -27,6 +27,7 @@ _COMMANDS = {
     "call": ("llmd.cli.call", "call a method of the daemon; starts one if none runs"),
     "serve": ("llmd.cli.serve", "run the daemon in the foreground"),
     "budget": ("llmd.cli.budget", "open, show, watch and close budgets"),
+    "route": ("llmd.cli.route", "explain where a request would go, and why not elsewhere"),
     "models": ("llmd.cli.models", "list the models that can be called, with prices, limits and health"),
     "ledger": ("llmd.cli.ledger", "check the file that budgets are kept in, and accept what it has lost"),
     "reload": ("llmd.cli.reload", "have the running daemon read its configuration again"),

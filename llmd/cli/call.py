@@ -77,7 +77,7 @@ def guarded(work: Callable[[], int]) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     try:
-        text, params = _payload(options.method, options.params)
+        text, params = payload(options.method, options.params)
     except BadPayload as error:
         return complain(USAGE, str(error))
     if options.stream:
@@ -128,7 +128,7 @@ def _spawned(socket: Path, env: Mapping[str, str]) -> Wire:
     return Wire([socket])
 
 
-def _payload(method: str, argument: str | None) -> tuple[str, dict[str, Any]]:
+def payload(method: str, argument: str | None) -> tuple[str, dict[str, Any]]:
     """The params as JSON text on one line, and as they were read."""
     if argument is None and method in WITHOUT_PARAMS:
         return "{}", {}

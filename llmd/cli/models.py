@@ -57,15 +57,16 @@ def row(model: dict[str, Any]) -> tuple[str, ...]:
     price = model["price"] or {}
     return (
         tame(model["model"]) + (" *" if model["default"] else ""),
-        _rate(price.get("input")),
-        _rate(price.get("output")),
+        rate(price.get("input")),
+        rate(price.get("output")),
         _tokens(model["context_tokens"]),
         _tokens(model["max_output_tokens"]),
         model["health"].replace("_", " "),
     )
 
 
-def _rate(usd: float | None) -> str:
+def rate(usd: float | None) -> str:
+    """A price as it is shown."""
     return UNKNOWN if usd is None else f"{usd:.4f}".rstrip("0").rstrip(".") or "0"
 
 
@@ -73,14 +74,13 @@ def _tokens(count: int | None) -> str:
     return UNKNOWN if count is None else f"{count:,}"
 
 
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Aligned: names and words to the left, numbers to the right."""
+def table(rows: Sequence[Sequence[str]], left: Sequence[str] = ("model", "health")) -> list[str]:
+    """Aligned: the columns whose heads are `left` to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    last = len(widths) - 1
     return [
         "  ".join(
-            cell.ljust(width) if at in (0, last) else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            cell.ljust(width) if head in left else cell.rjust(width)
+            for head, cell, width in zip(rows[0], cells, widths, strict=True)
         ).rstrip()
         for cells in rows
     ]

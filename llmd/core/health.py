@@ -14,6 +14,7 @@ FEWEST = 5  # outcomes before a share means anything
 SHARE = 0.5  # of failures, at which the breaker opens
 OPEN_S = 5.0
 OPEN_MAX_S = 30.0  # after failed probes, each of which doubles it
+PROBE_S = 1.0  # until somebody asks how a probe went
 WEIGHT = 0.2  # of the latest call in an average
 
 Reason = Literal["breaker_open", "rate_limited", "rate_window_full"]
@@ -48,7 +49,7 @@ class Health:
         if now < self._held_until:
             return Trouble("rate_limited", self._held_until)
         if self._open_s and (self._probing or now < self._open_until):
-            return Trouble("breaker_open", max(self._open_until, now), self._failure)
+            return Trouble("breaker_open", max(self._open_until, now + PROBE_S if self._probing else 0), self._failure)
         return None
 
     def enter(self) -> bool:

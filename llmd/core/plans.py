@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
+from types import MappingProxyType
 from typing import Any
 
 from msgspec import Struct
@@ -12,12 +13,35 @@ from llmd.core.rows import ModelRow
 from llmd.core.rules import Rule
 from llmd.errors import LLMError
 
+REASONS: Mapping[str, str] = MappingProxyType(
+    {
+        "unknown_provider": "there is no such provider here",
+        "no_default_model": "its provider has no default model: name one",
+        "only": "a rule allows only others",
+        "never": "a rule forbids it",
+        "lacks_tools": "it takes no tools",
+        "lacks_json_schema": "it takes no schema for its answer",
+        "lacks_vision": "it takes no images or files",
+        "lacks_reasoning": "it does not reason",
+        "lacks_streaming": "it does not stream",
+        "context_too_small": "the request is longer than its context",
+        "no_key": "its key is missing",
+        "unpriced": "its price is not known, and the rule has a ceiling",
+        "too_expensive": "it costs more than the rule's ceiling",
+        "breaker_open": "it has failed too often of late",
+        "rate_limited": "it asked to be left alone for a while",
+        "rate_window_full": "its minute is used up",
+    }
+)
+"""Why a target may be out, in words; of budgets, their errors say it."""
+
 
 class Out(Struct, frozen=True):
-    """Why a target is out.
+    """Why a target is out: a key of REASONS, or the kind of the budget's error.
 
-    until  when it may be had again, in seconds of the clock, where its health stands in the way
-    error  the budget's, where that does
+    detail  why in words, where there is more to say
+    until   when it may be had again, in seconds of the clock, where its health stands in the way
+    error   the budget's, where that does
     """
 
     target: str
@@ -25,6 +49,11 @@ class Out(Struct, frozen=True):
     reason: str
     until: float | None = None
     error: LLMError | None = None
+    detail: str | None = None
+
+    @property
+    def words(self) -> str:
+        return self.detail or (REASONS[self.reason] if self.error is None else self.error.message)
 
     def told(self) -> dict[str, Any]:
         provider, _, model = self.target.partition("/")
@@ -39,7 +68,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     default_model  of the configuration, as "provider/model"
     usable         the providers that could serve a request which names none, with the model that they would use
     unusable       the others, with the reason; both are only found out when nothing else decides
-    has_key        whether there is a key to try
+    missing_key    why there is no key to try
     most_usd       what the call can cost at most at this target, None where nobody knows
     refusal        the budget's answer to this target, None where it may be tried
     trouble        what stands in the way at a target
@@ -51,7 +80,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     default_model: str | None = None
     usable: Mapping[str, str] = {}
     unusable: Mapping[str, str] = {}
-    has_key: Callable[[str], bool] = lambda provider: True
+    missing_key: Callable[[str], str | None] = lambda provider: None
     most_usd: Callable[[ModelRow], float | None] = lambda row: None
     refusal: Callable[[ModelRow], LLMError | None] | None = None
     trouble: Callable[[ModelRow], Trouble | None] | None = None
@@ -61,12 +90,14 @@ class Facts(Struct, frozen=True, kw_only=True):
 class Plan(Struct, frozen=True, kw_only=True):
     """`steps` are tried in order, `out` are the others.
 
+    guards   the indexes of the rules that have guards for this request
     rule     the index of the rule that planned, `terms` that rule; None if none did
     problem  why there are no targets at all
     """
 
     steps: Sequence[ModelRow] = ()
     out: Sequence[Out] = ()
+    guards: Sequence[int] = ()
     rule: int | None = None
     terms: Rule | None = None
     problem: LLMError | None = None
@@ -81,7 +112,7 @@ class Plan(Struct, frozen=True, kw_only=True):
             return refusals[0]
         return LLMError(
             "no_route",
-            "no target is left: " + ", ".join(f"{out.target[:128]} ({out.reason})" for out in self.out[:8]),
+            "; ".join(f"{out.target[:128]}: {out.words}" for out in self.out[:8]),
             retryable=bool(returns),
             retry_after_ms=max(0, ceil((min(returns) - now) * 1000)) if returns else None,
             rule=self.rule,

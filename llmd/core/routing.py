@@ -14,7 +14,7 @@ from msgspec import Struct
 from llmd.chat import Ask
 from llmd.core.choices import Choice, FindRow, choice_of, excluded, ruled
 from llmd.core.needs import Needs
-from llmd.core.plans import Facts, Out, Plan
+from llmd.core.plans import REASONS, Facts, Out, Plan
 from llmd.core.rows import ModelRow
 from llmd.core.rules import TASK_TYPE, Rule
 from llmd.errors import LLMError
@@ -69,10 +69,10 @@ class Policy:
         ask, rule = matched.ask, matched.rule
         if (denying := matched.denied) is not None:
             reason = f"rule {denying} denies this: {self.rules[denying].deny}"
-            return Plan(problem=LLMError("no_route", reason, rule=denying, targets=[]))
+            return Plan(guards=matched.guards, problem=LLMError("no_route", reason, rule=denying, targets=[]))
         choices = _unruled(ask, facts) if rule is None else self._choices[rule]
         if isinstance(choices, LLMError):
-            return Plan(problem=choices)
+            return Plan(guards=matched.guards, problem=choices)
         terms = None if rule is None else self.rules[rule]
         named = rule is None
         guards = self._reasons(matched.guards, choices) if named else self._excluded_by(matched.guards)
@@ -82,7 +82,7 @@ class Policy:
             preferred = {choice.name for choice in choices[: len(terms.prefer)]}
             key = needs.price if terms.order == "cheapest" else lambda row: facts.pace(row) or 0.0
             steps.sort(key=lambda row: key(row) if row.target in preferred else inf)
-        return Plan(steps=steps, out=out, rule=rule, terms=terms)
+        return Plan(steps=steps, out=out, guards=matched.guards, rule=rule, terms=terms)
 
     def _excluded_by(self, guards: Sequence[int]) -> Mapping[str, str]:
         """By the targets of the rules, which of these guards exclude them."""
@@ -102,7 +102,7 @@ def _sifted(
     """The rows of the targets that are left, and the others. `guards` tell which are excluded."""
     steps: list[ModelRow] = []
     out: list[Out] = []
-    has_key = cache(facts.has_key)
+    missing_key = cache(facts.missing_key)
     for choice in choices:
         row = choice.row
         if row is None:
@@ -111,8 +111,8 @@ def _sifted(
             out.append(Out(choice.name, row, guards[choice.name]))
         elif not needs.met_by(choice):
             out.append(Out(choice.name, row, needs.unmet(choice)))
-        elif not has_key(row.provider):
-            out.append(Out(choice.name, row, "no_key"))
+        elif (missing := missing_key(row.provider)) is not None:
+            out.append(Out(choice.name, row, "no_key", detail=missing))
         elif choice.dear is not None:
             out.append(Out(choice.name, row, choice.dear))
         elif choice.varies and (dear := needs.too_dear(choice, row, facts.most_usd)) is not None:
@@ -120,7 +120,8 @@ def _sifted(
         elif facts.refusal is not None and (error := facts.refusal(row)) is not None:
             out.append(Out(choice.name, row, error.kind, error=error))
         elif facts.trouble is not None and (trouble := facts.trouble(row)) is not None:
-            out.append(Out(choice.name, row, trouble.reason, until=trouble.until))
+            detail = f"{REASONS[trouble.reason]} ({trouble.failure})" if trouble.failure else None
+            out.append(Out(choice.name, row, trouble.reason, until=trouble.until, detail=detail))
         else:
             steps.append(row)
     return steps, out

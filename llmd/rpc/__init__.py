@@ -13,6 +13,7 @@ from llmd.rpc.daemon import AUTH, INFO, PING, RELOAD
 from llmd.rpc.discover import DISCOVER
 from llmd.rpc.execute import EXECUTE
 from llmd.rpc.models import LIST
+from llmd.rpc.route import EXPLAIN
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
@@ -26,6 +27,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
         "budget.statement": budget.STATEMENT,
         "budget.watch": budget.WATCH,
         "budget.unwatch": budget.UNWATCH,
+        "route.explain": EXPLAIN,
         "models.list": LIST,
         "daemon.info": INFO,
         "daemon.auth": AUTH,

@@ -1,15 +1,17 @@
 """`models.list`: what could be called."""
 
+import anyio
 from msgspec import Struct
 
 from llmd.catalog import Health
 from llmd.context import Context
+from llmd.core.health import Reason
 from llmd.core.rows import Price
 from llmd.rpc.base import Empty, Method, Service
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """`model` is what `execute` takes; `health` is its provider's. Unknown facts are null."""
+    """`model` is what `execute` takes; `health` its provider's, or what keeps this model back. Unknown facts are null."""
 
     model: str
     provider: str
@@ -18,7 +20,7 @@ class Model(Struct, frozen=True, kw_only=True):
     context_tokens: int | None
     max_output_tokens: int | None
     default: bool
-    health: Health
+    health: Health | Reason
 
 
 class Models(Struct, frozen=True):
@@ -28,10 +30,11 @@ class Models(Struct, frozen=True):
 async def _list(service: Service, params: Empty, ctx: Context) -> Models:
     upstreams = service.upstreams()
     catalog = upstreams.catalog
-    models = []
+    models, now = [], anyio.current_time()
     for provider, (health, models_of) in (await upstreams.offers()).items():
         for offered in models_of:
             row = catalog.providers[provider].model_row(offered.id)
+            trouble = upstreams.traffic.trouble(row, now) if health == "ready" else None
             models.append(
                 Model(
                     model=row.target,
@@ -41,7 +44,7 @@ async def _list(service: Service, params: Empty, ctx: Context) -> Models:
                     context_tokens=row.context_tokens or offered.context_tokens,
                     max_output_tokens=row.max_output_tokens or offered.max_output_tokens,
                     default=row.target == catalog.default_model,
-                    health=health,
+                    health=health if trouble is None else trouble.reason,
                 )
             )
     return Models(models)

@@ -1,12 +1,11 @@
-"""What a model does not take is left out, or the call refused where it cannot do without."""
+"""What a model does not take is left out."""
 
 from typing import Any
 
 import pytest
 
-from llmd.chat import Reasoning, ResponseFormat, Tool
+from llmd.chat import Reasoning
 from llmd.dialects.expressing import expressible
-from llmd.errors import LLMError
 from tests.support.calls import ask, row
 
 
@@ -26,11 +25,6 @@ def test_what_is_refused_is_left_out_and_told(name: str, value: Any) -> None:
     assert expressible(plain, row(refuses=(name, "tools"))) == (plain, [])
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("tools", [Tool("f", {})]), ("response_format", ResponseFormat("form", {}))]
-)
-def test_what_the_answer_depends_on_is_no_route_to_this_model(name: str, value: Any) -> None:
-    with pytest.raises(LLMError, match=f"work/m1 takes no `{name}`") as caught:
-        expressible(ask(**{name: value}), row(refuses=(name,)))
-    assert caught.value.kind == "no_route"
-    assert caught.value.data["targets"] == [{"provider": "work", "model": "m1", "reason": f"refuses_{name}"}]
+def test_what_is_no_param_cannot_be_left_out() -> None:
+    asked = ask(prompt="x")
+    assert expressible(asked, row(refuses=("images", "stream"))) == (asked, [])

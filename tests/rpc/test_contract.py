@@ -587,7 +587,7 @@ RESULTS = [
     Row(
         "an upstream that fails is named, with what was tried",
         lines(execute("1", '"prompt":"p","model":"broken/echo","stream":"s"')),
-        [error("1", "upstream_unavailable", provider="broken", model="echo")],
+        [error("1", "model_not_found", provider="broken", model="echo")],
     ),
     Row("a deadline", lines(slow("1", ',"timeout_ms":1')), [error("1", "deadline_exceeded")]),
     Row(

@@ -49,7 +49,7 @@ SETTINGS: dict[str, Any] = {
     "default_model": "echo/echo",
     "providers": {
         "slow": {"dialect": "echo", "latency_ms": 3_600_000},
-        "broken": {"dialect": "echo", "fail": "upstream_unavailable"},
+        "broken": {"dialect": "echo", "fail": "model_not_found"},
         "priced": {"dialect": "echo", "models": {"echo": {"price": {"input": 1.0, "output": 2.0}}}},
     },
 }

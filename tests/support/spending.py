@@ -32,6 +32,10 @@ base_url = "{url}"
 overhead_tokens = 16
 models.m.price = {{ input = 1, output = 2 }}
 
+[[routing.rules]]
+prefer = [{{ provider = "up", model = "m" }}]
+retry = 0  # one request for each call: the audit tells them by their numbers
+
 [ledger]
 durability = "{durability}"
 
@@ -42,7 +46,7 @@ limits.total_tokens = {cap}
 
 REFUSALS = {
     *("budget_busy", "budget_closed", "budget_contended", "budget_exceeded"),
-    *("deadline_exceeded", "upstream_rate_limited", "upstream_unavailable"),
+    *("deadline_exceeded", "upstream_rate_limited", "upstream_unavailable", "no_route"),
 }
 """What may be answered under such a load, besides results."""
 
@@ -247,7 +251,7 @@ class Spending:
 
     async def _execute(self, caller: Caller) -> None:
         number, node = next(self._numbers), self._any()
-        params = {"model": "up/m", "prompt": f"spend {node.label}", "max_tokens": number, "budget": node.handle}
+        params = {"prompt": f"spend {node.label}", "max_tokens": number, "budget": node.handle}
         if self._rng.random() < 0.4:
             params["stream"] = f"s{number}"
         if self._rng.random() < 0.05:

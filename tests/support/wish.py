@@ -130,7 +130,9 @@ class World:
             end = "ok"
         except LLMError as error:
             end = error.kind
-            if end not in EXPECTED and error.code not in range(1001, 1008):
+            if end == "no_route":  # the provider has failed too often: it says when to come back
+                await self._pause(error.data["retry_after_ms"] / 1000)
+            elif end not in EXPECTED and error.code not in range(1001, 1008):
                 raise
         self.ends[end] = self.ends.get(end, 0) + 1
         return end
