@@ -11,7 +11,7 @@ from llmd.rpc.base import Empty, Method, Service
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """`model` is what `execute` takes; `health` its provider's, or what keeps this model back. Unknown facts are null."""
+    """`model` is what `execute` takes; `health` its provider's, or this model's trouble. Unknown facts are null."""
 
     model: str
     provider: str
