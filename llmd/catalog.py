@@ -107,7 +107,8 @@ def provider_row(name: str, settings: ProviderSettings, env: Mapping[str, str] =
         return 'needs a `base_url`, as in "http://127.0.0.1:8080/v1"'
     only_model = next(iter(settings.models)) if len(settings.models) == 1 else None
     variable = next((name for name in known.key_env if env.get(name)), next(iter(known.key_env), None))
-    usual_key = KeySettings(env=variable) if variable is not None and settings.base_url is None else None
+    at_home = settings.base_url is None and dialect != ECHO
+    usual_key = KeySettings(env=variable) if variable is not None and at_home else None
     return ProviderRow(
         name=name,
         dialect=dialect,
