@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmd.known import KNOWN
-from tests.bench import budgets, command, dialects, durable, execute, ledger, ping, start
+from tests.bench import budgets, command, dialects, durable, execute, ledger, ping, routing, start
 from tests.bench.measure import Row, table
 
 BENCHMARKS: dict[str, Callable[[Path, int], list[Row]]] = {
@@ -22,6 +22,7 @@ BENCHMARKS: dict[str, Callable[[Path, int], list[Row]]] = {
     "start": start.run,
     "execute": execute.run,
     "dialects": dialects.run,
+    "routing": routing.run,
     "ledger": ledger.run,
     "durable": durable.run,
     "budgets": budgets.run,
