@@ -40,7 +40,7 @@ fallback = {{ provider = "echo", model = "m{number}", max_cost_usd = 2 }}
 match = {{ action = "a{number}", trust = "none" }}
 deny = "not here"
 """
-_PRICED = "models.m.price = { input = 1, output = 2 }\n[ledger]\nstore = \"memory\"\n"
+_PRICED = 'models.m.price = { input = 1, output = 2 }\n[ledger]\nstore = "memory"\n'
 
 
 def run(directory: Path, rounds: int) -> list[Row]:
