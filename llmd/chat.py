@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from llmd.books import Snapshot
-from llmd.scalars import AMOUNT_MAX, Amount, Millis, Name, Token
+from llmd.scalars import AMOUNT_MAX, Amount, Millis, Name, Positive, Token
 
 
 class Part(Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", omit_defaults=True):
@@ -146,6 +146,21 @@ class Ask(Chat, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_
             raise ValueError("`provider` goes with `model`")
 
 
+class ManyAsk(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
+    """The params of `execute_many`: calls that run together, all at once unless told otherwise.
+
+    budget      of those that name none
+    timeout_ms  of all together
+    stream      a token for the `llmd.delta` notifications of all; `index` tells which call they are of
+    """
+
+    calls: Annotated[list[Ask], Meta(min_length=1)]
+    budget: Name | None = None
+    max_concurrency: Positive | None = None
+    timeout_ms: Annotated[int, Meta(ge=1, le=AMOUNT_MAX)] = 600_000
+    stream: Token | None = None
+
+
 class Relayed(Ask, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """An Ask that came in OpenAI's words: `more` are members that llmd has none for, passed on where they are known."""
 
@@ -217,6 +232,30 @@ class Completion(Struct, frozen=True, kw_only=True):
     replayed: bool
 
 
+class ErrorObject(Struct, frozen=True):
+    code: int
+    message: str
+    data: dict[str, Any]
+
+
+class Ended(Struct, frozen=True, omit_defaults=True, kw_only=True):
+    """How one of many calls has ended: with one of the two."""
+
+    ok: Completion | UnsetType = UNSET
+    error: ErrorObject | UnsetType = UNSET
+
+
+class ManyCompletions(Struct, frozen=True):
+    """The result of `execute_many`: `results` in the order of the calls; `usage` and `cost` are those of all together.
+
+    cost  null where that of one of them is not known
+    """
+
+    results: list[Ended]
+    usage: Usage
+    cost: Cost | None
+
+
 class ToolCallDelta(Struct, frozen=True, omit_defaults=True):
     """A piece of the tool call at `index`; `arguments` is text to append."""
 
@@ -243,3 +282,11 @@ class DeltaParams(Struct, frozen=True, omit_defaults=True):
     text: str | UnsetType = UNSET
     reasoning: str | UnsetType = UNSET
     tool_call: ToolCallDelta | UnsetType = UNSET
+
+
+class DoneParams(Struct, frozen=True):
+    """The params of an `llmd.done` notification: the call at `index` has ended, "ok" or with an error of this kind."""
+
+    stream: str
+    index: int
+    outcome: str

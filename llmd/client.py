@@ -86,17 +86,18 @@ class Wire:
         return message
 
     def call(
-        self, method: str, params: str = "{}", on_delta: Callable[[dict[str, Any]], None] | None = None
+        self, method: str, params: str = "{}", heard: Callable[[str, dict[str, Any]], None] | None = None
     ) -> dict[str, Any]:
         """The reply object, with `result` or `error`. `params` is a JSON object without newlines.
 
+        `heard` is told of the notifications that come before it: their methods and params.
         Interrupted, it cancels the call and lets the interrupt through. Raises ConnectionLost.
         """
         self.send(f'{{"jsonrpc":"2.0","id":1,"method":{json.dumps(method)},"params":{params}}}')
         try:
             while "method" in (message := self.receive()):
-                if on_delta is not None and message["method"] == "llmd.delta":
-                    on_delta(message["params"])
+                if heard is not None:
+                    heard(message["method"], message["params"])
         except BaseException as error:
             if not isinstance(error, ConnectionLost):
                 self._cancel()

@@ -5,10 +5,10 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol
 
 import anyio
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from llmd.books import Amounts
-from llmd.dialects.base import Emit
+from llmd.chat import Delta
 from llmd.errors import LLMError
 
 
@@ -25,10 +25,22 @@ Notify = Callable[[str, Struct], Awaitable[None]]
 """Sends a notification, its method and params; awaiting it is the back-pressure."""
 
 
+class Stream(Protocol):
+    """Where what comes of calls goes as it comes, under one token; awaiting it is the back-pressure."""
+
+    async def delta(self, delta: Delta, index: int | UnsetType = UNSET) -> None:
+        """`index` is that of one call among many."""
+        ...
+
+    async def done(self, index: int, outcome: str) -> None:
+        """One call of many has ended, "ok" or with an error of this kind."""
+        ...
+
+
 class Connection(Protocol):
     """What a call may use of the connection that it came on. Raises invalid_params where it has nothing of the kind."""
 
-    def stream(self, token: str) -> AbstractContextManager[Emit]:
+    def stream(self, token: str) -> AbstractContextManager[Stream]:
         """Take `token` for the deltas of one call. Raises invalid_params if it is in use."""
         ...
 
@@ -54,19 +66,24 @@ class Context(Struct, frozen=True):
     """One call's terms.
 
     received  in seconds of the event loop's clock
-    emit      where deltas go that were asked for without a token: the HTTP response
+    stream    where deltas go that were asked for without a token: the HTTP response
     posted    what the attempts of this call have cost, one by one; filled as they resolve
+    partial   what is told with the error of a call that is cancelled or too late; filled as it comes
     """
 
     peer: Peer
     request_id: str
     received: float
     connection: Connection
-    emit: Emit | None = None
+    stream: Stream | None = None
     posted: list[Amounts] = []
+    partial: dict[str, Any] = {}
 
     def overdue(self, reason: str = "", **data: Any) -> LLMError:
         """deadline_exceeded, now; the elapsed time says why, if nothing else does."""
         elapsed_ms = round((anyio.current_time() - self.received) * 1000)
         told = reason or f"no answer within {elapsed_ms} ms"
-        return LLMError("deadline_exceeded", told, elapsed_ms=elapsed_ms, **data)
+        return LLMError("deadline_exceeded", told, elapsed_ms=elapsed_ms, **data, **self.partial)
+
+    def cancelled(self, reason: str) -> LLMError:
+        return LLMError("cancelled", "the call was cancelled", reason=reason, **self.partial)

@@ -152,6 +152,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
     frame_bytes: Positive = 16 * 2**20
     batch: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    calls: Positive = 1000  # of an execute_many
     in_flight: Positive = 256  # calls a connection
     connections: Positive = 1024
     input_bytes: Positive = 256 * 2**20  # unfinished messages and calls in flight, all connections together

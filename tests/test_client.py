@@ -41,7 +41,7 @@ def test_nobody_anywhere_names_every_socket_that_was_tried(tmp_path: Path) -> No
         Wire([tmp_path / "a", tmp_path / "b"])
 
 
-def test_deltas_come_before_the_reply_however_the_bytes_are_cut(tmp_path: Path) -> None:
+def test_notifications_come_before_the_reply_however_the_bytes_are_cut(tmp_path: Path) -> None:
     messages = [
         {"method": "llmd.delta", "params": {"stream": "s", "seq": 0, "text": "a"}},
         {"method": "llmd.budget", "params": {}},
@@ -55,10 +55,10 @@ def test_deltas_come_before_the_reply_however_the_bytes_are_cut(tmp_path: Path) 
             connection.send(bytes([byte]))
 
     thread = serve(tmp_path / "s", answer)
-    deltas: list[object] = []
+    heard: list[object] = []
     with Wire([tmp_path / "s"], 10) as wire:
-        assert wire.call("execute", "{}", deltas.append) == messages[2]
-    assert deltas == [messages[0]["params"]]
+        assert wire.call("execute", "{}", lambda method, params: heard.append((method, params))) == messages[2]
+    assert heard == [("llmd.delta", messages[0]["params"]), ("llmd.budget", {})]
     thread.join()
 
 
@@ -79,7 +79,7 @@ def test_an_interrupt_sends_a_cancel_and_goes_on(tmp_path: Path) -> None:
         received.append(reader.readline())
         connection.sendall(b'{"id":1,"error":{}}\n')
 
-    def interrupt(delta: object) -> None:
+    def interrupt(method: str, params: object) -> None:
         raise KeyboardInterrupt
 
     thread = serve(tmp_path / "s", answer)

@@ -48,6 +48,7 @@ LAYERS = [
     "llmd.completions",
     "llmd.hedging",
     "llmd.executor",
+    "llmd.many",
     "llmd.handles",
     "llmd.watching",
     "llmd.queueing",

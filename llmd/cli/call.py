@@ -15,6 +15,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 from llmd import paths
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("method", metavar="METHOD", help="as in execute, models.list, ping; rpc.discover lists all")
     parser.add_argument("params", metavar="PARAMS", nargs="?", help="a JSON object; default: standard input")
     parser.add_argument("--socket", metavar="PATH", help="the daemon's socket; default: $LLMD_SOCKET, else this user's")
-    parser.add_argument("--stream", action="store_true", help="of execute: print the text as it comes, and only it")
+    parser.add_argument("--stream", action="store_true", help="print the text of calls as it comes, and only it")
     parser.add_argument("--no-spawn", action="store_true", help="start no daemon if none runs")
 
 
@@ -80,31 +81,57 @@ def _run(options: argparse.Namespace) -> int:
         text, params = payload(options.method, options.params)
     except BadPayload as error:
         return complain(USAGE, str(error))
-    if options.stream:
-        text = _with_stream(text, params)
-    with connect(options.socket, os.environ, spawn=not options.no_spawn) as wire:
-        return _call(wire, options.method, text, options.stream)
+    calls = params.get("calls") if options.method == "execute_many" else None
+    with ExitStack() as stack:
+        heard: Callable[[str, dict[str, Any]], None] | None = None
+        if options.stream:
+            heard = stack.enter_context(_Texts()).heard
+        elif isinstance(calls, list) and sys.stderr.isatty():
+            from llmd.cli.progress import Progress
+
+            heard = stack.enter_context(Progress(len(calls))).heard
+        if heard is not None:
+            text = _with_stream(text, params)
+        with connect(options.socket, os.environ, spawn=not options.no_spawn) as wire:
+            reply = wire.call(options.method, text, heard)
+    return _end(reply, options.stream, many=options.method == "execute_many")
 
 
-def _call(wire: Wire, method: str, params: str, stream: bool) -> int:
-    printed = False
-
-    def show(delta: Mapping[str, Any]) -> None:
-        nonlocal printed
-        if text := delta.get("text"):
-            printed = True
-            sys.stdout.write(text)
-            sys.stdout.flush()
-
-    reply = wire.call(method, params, show if stream else None)
-    if printed:
-        print(flush=True)
+def _end(reply: Mapping[str, Any], stream: bool, many: bool) -> int:
     if "error" in reply:
         print(json.dumps(reply["error"], ensure_ascii=False), file=sys.stderr)
         return RPC_ERROR
+    if many and stream:
+        for number, result in enumerate(reply["result"]["results"]):
+            if "error" in result:
+                print(f"[{number}] {json.dumps(result['error'], ensure_ascii=False)}", file=sys.stderr)
     if not stream:
         print(json.dumps(reply["result"], ensure_ascii=False), flush=True)
-    return RESULT
+    return RPC_ERROR if many and any("error" in result for result in reply["result"]["results"]) else RESULT
+
+
+class _Texts:
+    """Prints the texts of deltas as they come; of many calls, each piece behind the number of its call."""
+
+    def __init__(self) -> None:
+        self._index: int | None = None
+        self._printed = False
+
+    def __enter__(self) -> _Texts:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._printed:
+            print(flush=True)
+
+    def heard(self, method: str, params: Mapping[str, Any]) -> None:
+        if method != "llmd.delta" or not (text := params.get("text")):
+            return
+        if (index := params.get("index")) != self._index:
+            sys.stdout.write(f"{chr(10) if self._printed else ''}[{index}] ")
+        self._index, self._printed = index, True
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def connect(flag: str | None, env: Mapping[str, str], *, spawn: bool) -> Wire:

@@ -6,18 +6,20 @@ from types import MappingProxyType
 from msgspec import Struct
 
 from llmd.books import BudgetUpdate
-from llmd.chat import DeltaParams
+from llmd.chat import DeltaParams, DoneParams
 from llmd.rpc import budget
 from llmd.rpc.base import Method
 from llmd.rpc.daemon import AUTH, INFO, PING, RELOAD
 from llmd.rpc.discover import DISCOVER
 from llmd.rpc.execute import EXECUTE
+from llmd.rpc.execute_many import EXECUTE_MANY
 from llmd.rpc.models import LIST
 from llmd.rpc.route import EXPLAIN
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
         "execute": EXECUTE,
+        "execute_many": EXECUTE_MANY,
         "budget.open": budget.OPEN,
         "budget.charge": budget.CHARGE,
         "budget.close": budget.CLOSE,
@@ -37,5 +39,7 @@ METHODS: Mapping[str, Method] = MappingProxyType(
     }
 )
 
-NOTIFICATIONS: Mapping[str, type[Struct]] = MappingProxyType({"llmd.delta": DeltaParams, "llmd.budget": BudgetUpdate})
+NOTIFICATIONS: Mapping[str, type[Struct]] = MappingProxyType(
+    {"llmd.delta": DeltaParams, "llmd.done": DoneParams, "llmd.budget": BudgetUpdate}
+)
 """What the daemon sends unasked for an answer, with the type of its params."""

@@ -12,10 +12,12 @@ async def _execute(service: Service, ask: Ask, ctx: Context) -> Completion:
 
 
 async def _run(service: Service, ask: Ask, ctx: Context) -> Completion:
-    if ask.stream is None or ctx.emit is not None:
-        return await service.executor.execute(ask, ctx, ctx.emit)
-    with ctx.connection.stream(ask.stream) as emit:
-        return await service.executor.execute(ask, ctx, emit)
+    if ctx.stream is not None:
+        return await service.executor.execute(ask, ctx, ctx.stream.delta)
+    if ask.stream is None:
+        return await service.executor.execute(ask, ctx)
+    with ctx.connection.stream(ask.stream) as stream:
+        return await service.executor.execute(ask, ctx, stream.delta)
 
 
 EXECUTE = Method(Ask, Completion, "Make one LLM call and return its completion.", run=_execute)

@@ -5,7 +5,6 @@ with a cancel scope of its own in the connection's task group, so that nothing o
 sockets (transports/) and methods (dispatch).
 """
 
-import itertools
 import logging
 import math
 import time
@@ -20,17 +19,16 @@ import msgspec
 from anyio.abc import TaskGroup
 from msgspec import UNSET, Raw, Struct, UnsetType
 
-from llmd.chat import Delta, DeltaParams
 from llmd.context import Context, Notify, Peer
 from llmd.core import jsonrpc
 from llmd.core.framing import Fault, FrameDecoder, frame
 from llmd.core.jsonrpc import Batch, Call, Ignored, Invalid
-from llmd.dialects.base import Emit
 from llmd.errors import LLMError
 from llmd.rpc.batch import BatchReplies, Send
 from llmd.rpc.dispatch import Reply, error_message, error_reply
 from llmd.rpc.hub import Hub
 from llmd.rpc.output import Output
+from llmd.rpc.streams import DeltaStream
 
 log = logging.getLogger("llmd.rpc")
 
@@ -293,8 +291,7 @@ class Session:
             with scope:
                 reply = await self._hub.dispatcher.run(call.method, call.params, ctx)
             if reply is None:
-                reason = "shutting_down" if self._hub.draining else "client"
-                reply = error_reply(LLMError("cancelled", "the call was cancelled", reason=reason))
+                reply = error_reply(ctx.cancelled("shutting_down" if self._hub.draining else "client"))
             await self._output.room()
             self._answer(call, reply, send)
         finally:
@@ -327,24 +324,20 @@ class Session:
     # -- what a call may use of its connection (context.Connection) -----------------------------------------------
 
     @contextmanager
-    def stream(self, token: str) -> Iterator[Emit]:
+    def stream(self, token: str) -> Iterator[DeltaStream]:
         """Stream to this connection under `token`, which nobody else may use meanwhile."""
         if token in self._tokens:
             raise LLMError("invalid_params", "this stream token is in use", path="stream")
         self._tokens.add(token)
-        numbers = itertools.count()
-
-        async def emit(delta: Delta) -> None:
-            await self._output.room()
-            if self.ended:  # a call with a key goes on, and nobody reads
-                return
-            params = DeltaParams(token, next(numbers), UNSET, delta.text, delta.reasoning, delta.tool_call)
-            self._send(jsonrpc.render_notification("llmd.delta", params))
-
         try:
-            yield emit
+            yield DeltaStream(token, self._notify)
         finally:
             self._tokens.discard(token)
+
+    async def _notify(self, method: str, params: Struct) -> None:
+        await self._output.room()
+        if not self.ended:  # else a call with a key goes on, and nobody reads
+            self._send(jsonrpc.render_notification(method, params))
 
     def watch(self, token: str, run: Callable[[Notify], Awaitable[None]]) -> None:
         if token in self._watches:
@@ -355,12 +348,8 @@ class Session:
         self._group.start_soon(self._run_watch, token, scope, run)
 
     async def _run_watch(self, token: str, scope: anyio.CancelScope, run: Callable[[Notify], Awaitable[None]]) -> None:
-        async def notify(method: str, params: Struct) -> None:
-            await self._output.room()
-            self._send(jsonrpc.render_notification(method, params))
-
         with scope:
-            await run(notify)
+            await run(self._notify)
         if self._watches.get(token) is scope:
             del self._watches[token]
 

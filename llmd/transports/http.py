@@ -5,7 +5,6 @@ runs in the daemon's group under a scope of its own, which a client that goes aw
 call: Host and Origin must be of this machine and the body must say that it is JSON, which no form can.
 """
 
-import itertools
 import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,20 +15,19 @@ import anyio
 import msgspec
 import uvicorn
 from anyio.abc import TaskGroup
-from msgspec import UNSET, Raw
+from msgspec import Raw, Struct
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from llmd.chat import Delta, DeltaParams
-from llmd.context import Context, Notify
+from llmd.context import Context, Notify, Stream
 from llmd.core import jsonrpc
 from llmd.core.jsonrpc import Batch, Ignored, Invalid, Item
-from llmd.dialects.base import Emit
 from llmd.errors import LLMError, trace
 from llmd.rpc.dispatch import Reply, error_message, error_reply
 from llmd.rpc.hub import Hub
+from llmd.rpc.streams import DeltaStream
 from llmd.transports.http_messages import bearer_token, check_origin, event, response
 from llmd.transports.peers import tcp_peer
 
@@ -52,7 +50,7 @@ class _Server(uvicorn.Server):
 class _NoConnection:
     """A response to `/rpc` is one JSON value, and nothing of it lasts."""
 
-    def stream(self, token: str) -> AbstractContextManager[Emit]:
+    def stream(self, token: str) -> AbstractContextManager[Stream]:
         reason = "there is nothing to stream to: POST /execute with `Accept: text/event-stream`"
         raise LLMError("invalid_params", reason, path="stream")
 
@@ -111,6 +109,7 @@ class _App:
         self.starlette = Starlette(
             routes=[
                 Route("/execute", self._execute, methods=["POST"]),
+                Route("/execute_many", self._execute, methods=["POST"]),
                 Route("/rpc", self._rpc, methods=["POST"]),
                 Route("/healthz", self._healthz, methods=["GET"]),
             ],
@@ -122,9 +121,10 @@ class _App:
 
     async def _execute(self, request: Request) -> Response:
         ctx, body = await self._admit(request)
+        method = request.url.path.removeprefix("/")
         if "text/event-stream" in request.headers.get("accept", ""):
-            return StreamingResponse(self._events(ctx, body), media_type="text/event-stream")
-        reply = await self._relay(request, lambda: self._call("execute", Raw(body), ctx), len(body))
+            return StreamingResponse(self._events(method, ctx, body), media_type="text/event-stream")
+        reply = await self._relay(request, lambda: self._call(method, Raw(body), ctx), len(body))
         return response(reply)
 
     async def _rpc(self, request: Request) -> Response:
@@ -245,19 +245,18 @@ class _App:
         finally:
             scope.cancel()
 
-    async def _events(self, ctx: Context, body: bytes) -> AsyncIterator[bytes]:
+    async def _events(self, method: str, ctx: Context, body: bytes) -> AsyncIterator[bytes]:
         """Deltas as they come, then the result or the error."""
         send, receive = anyio.create_memory_object_stream[bytes](0)
-        numbers = itertools.count()
 
-        async def emit(delta: Delta) -> None:
-            params = DeltaParams(STREAM_TOKEN, next(numbers), UNSET, delta.text, delta.reasoning, delta.tool_call)
+        async def notify(name: str, params: Struct) -> None:
             with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):  # nobody listens any more
-                await send.send(event("delta", msgspec.json.encode(params)))
+                await send.send(event(name.removeprefix("llmd."), msgspec.json.encode(params)))
 
         async def run() -> None:
             async with send:
-                reply = await self._call("execute", Raw(body), msgspec.structs.replace(ctx, emit=emit))
+                stream = DeltaStream(STREAM_TOKEN, notify)
+                reply = await self._call(method, Raw(body), msgspec.structs.replace(ctx, stream=stream))
                 await send.send(event("result" if reply.ok else "error", reply.body))
 
         async with self._started(run, len(body)), receive:
@@ -277,7 +276,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
-    reason = "POST /execute, POST /rpc and GET /healthz are served here"
+    reason = "POST /execute, POST /execute_many, POST /rpc and GET /healthz are served here"
     return response(error_reply(LLMError("method_not_found", reason)))
 
 

@@ -178,3 +178,23 @@ def test_a_reader_that_goes_away_is_no_traceback(daemon: RunningDaemon) -> None:
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
+
+
+MANY = '{"calls": [{"model": "echo/echo", "prompt": "a b"}, {"model": "nobody/m", "prompt": "c"}]}'
+
+
+@pytest.mark.usefixtures("daemon")
+def test_many_calls_are_one_result_and_one_that_failed_is_the_status() -> None:
+    done = llmd("call", "execute_many", stdin=MANY)
+    assert (done.status, done.err) == (1, "")
+    results = json.loads(done.out)["results"]
+    assert (results[0]["ok"]["text"], results[1]["error"]["data"]["kind"]) == ("a b", "no_route")
+    good = llmd("call", "execute_many", '{"calls": [{"model": "echo/echo", "prompt": "a"}]}')
+    assert (good.status, good.err) == (0, "")
+
+
+@pytest.mark.usefixtures("daemon")
+def test_many_texts_are_printed_as_they_come_behind_their_numbers() -> None:
+    done = llmd("call", "execute_many", "--stream", stdin=MANY)
+    assert (done.status, done.out) == (1, "[0] a b\n")
+    assert done.err.startswith('[1] {"code": 1010')

@@ -33,12 +33,12 @@ CODES = {
     "too_large": -32003,
     "unauthorized": -32004,
     "cancelled": -32800,
-    "upstream_unavailable": 1003,
+    "model_not_found": 1007,
     "no_route": 1010,
     "budget_unknown": 1103,
     "config_invalid": 1200,
 }
-RETRYABLE = {"shutting_down", "busy", "upstream_unavailable"}
+RETRYABLE = {"shutting_down", "busy"}
 
 
 # -- what can be answered -----------------------------------------------------------------------------------------
