@@ -84,7 +84,6 @@ STANDARD_LIBRARY_ONLY = ["llmd", "llmd.errors", "llmd.paths", "llmd.client", "ll
 FILE_LINES_MAX = 300
 LONGER_FILES = {
     "llmd/core/ledger.py": "one tree: all of its operations share its state",
-    "llmd/dialects/anthropic.py": "a dialect is one file: its request, its whole response and its stream",
     "llmd/rpc/session.py": "one connection: reading, calls, answers and ending share all of its state",
     "tests/rpc/test_contract.py": "one table, which is read as one",
 }

@@ -11,22 +11,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from llmd.chat import (
-    Chat,
-    Delta,
-    FilePart,
-    FinishReason,
-    ImagePart,
-    Message,
-    NamedTool,
-    Reasoning,
-    StatePart,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-    Usage,
-)
+from llmd.chat import Chat, Delta, FinishReason, NamedTool, Reasoning, Usage
 from llmd.core.rows import Auth, ModelRow
+from llmd.dialects.anthropic_turns import messages
 from llmd.dialects.base import Headers, HttpCall, Reader, http_call
 from llmd.dialects.counting import asking, members
 from llmd.dialects.draft import Draft, amount
@@ -66,7 +53,7 @@ class Anthropic:
         body: dict[str, Any] = {
             "model": row.model,
             "max_tokens": limit,
-            "messages": _messages(chat, row.provider),
+            "messages": messages(chat, row.provider, dropped),
         }
         if system := "\n\n".join(turn.text for turn in chat.turns if turn.role == "system"):
             body["system"] = system
@@ -135,46 +122,6 @@ def _by_effort(reasoning: Reasoning, dropped: list[str]) -> tuple[dict[str, Any]
         dropped.append("reasoning")  # this dialect has efforts, not amounts, for these
         return None, None
     return {"type": "adaptive"}, _EFFORTS.get(reasoning.effort, reasoning.effort)
-
-
-def _messages(chat: Chat, provider: str) -> list[dict[str, Any]]:
-    """The turns but for `system`; those of one role that follow one another are one message."""
-    messages: list[dict[str, Any]] = []
-    for turn in chat.turns:
-        if turn.role == "system":
-            continue
-        role = "assistant" if turn.role == "assistant" else "user"
-        content = turn.content if isinstance(turn.content, str) else _blocks(turn, provider)
-        if messages and messages[-1]["role"] == role:
-            messages[-1]["content"] = [*_list(messages[-1]["content"]), *_list(content)]
-        else:
-            messages.append({"role": role, "content": content})
-    return messages
-
-
-def _list(content: str | list[Any]) -> list[Any]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else content
-
-
-def _blocks(turn: Message, provider: str) -> list[Any]:
-    states = [part for part in turn.parts if isinstance(part, StatePart) and part.provider == provider]
-    if states:  # all of what it had said, in its own words
-        return [block for state in states if isinstance(state.data, list) for block in state.data]
-    return [block for part in turn.parts if (block := _block(part)) is not None]
-
-
-def _block(part: Any) -> dict[str, Any] | None:
-    if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text}
-    if isinstance(part, ImagePart | FilePart):
-        source = {"type": "base64", "media_type": part.media_type, "data": part.data}
-        return {"type": "image" if isinstance(part, ImagePart) else "document", "source": source}
-    if isinstance(part, ToolCallPart):
-        return {"type": "tool_use", "id": part.id, "name": part.name, "input": part.arguments}
-    if isinstance(part, ToolResultPart):
-        result = {"type": "tool_result", "tool_use_id": part.id, "content": part.content}
-        return {**result, "is_error": True} if part.error else result
-    return None
 
 
 # -- what comes back ------------------------------------------------------------------------------------------------

@@ -4,19 +4,7 @@ from typing import Any
 
 import pytest
 
-from llmd.chat import (
-    FilePart,
-    ImagePart,
-    Message,
-    NamedTool,
-    Reasoning,
-    ResponseFormat,
-    StatePart,
-    TextPart,
-    Tool,
-    ToolCallPart,
-    ToolResultPart,
-)
+from llmd.chat import NamedTool, Reasoning, ResponseFormat, Tool
 from llmd.core.outcomes import Answer, Failure
 from llmd.dialects import DIALECTS
 from llmd.dialects.anthropic import MAX_TOKENS, VERSION
@@ -110,53 +98,6 @@ def test_an_effort_stands_beside_a_schema_and_takes_the_place_of_sampling() -> N
 def test_what_cannot_be_said_is_told_as_dropped(max_tokens: int, params: dict[str, Any], names: list[str]) -> None:
     assert dropped("anthropic", max_tokens, **params) == names
     assert not {"seed", "temperature", "top_p"} & body("anthropic", max_tokens, **params).keys()
-
-
-def test_turns_become_messages_that_alternate_with_every_kind_of_part_in_its_place() -> None:
-    turns = [
-        Message("system", "be kind"),
-        Message("user", [TextPart("see"), ImagePart("image/png", "AAAA"), FilePart("application/pdf", "BBBB")]),
-        Message("assistant", [TextPart("hm"), ToolCallPart("c1", "f", {"x": 1}), StatePart("another", [{"a": 1}])]),
-        Message("tool", [ToolResultPart("c1", "no", error=True)]),
-        Message("user", "go on"),
-    ]
-    made = body("anthropic", messages=turns)
-    assert made["system"] == "be kind"
-    assert made["messages"] == [
-        {
-            "role": "user",
-            "content": [
-                {"type": "text", "text": "see"},
-                {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}},
-                {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "BBBB"}},
-            ],
-        },
-        {
-            "role": "assistant",
-            "content": [
-                {"type": "text", "text": "hm"},
-                {"type": "tool_use", "id": "c1", "name": "f", "input": {"x": 1}},
-            ],
-        },
-        {
-            "role": "user",
-            "content": [
-                {"type": "tool_result", "tool_use_id": "c1", "content": "no", "is_error": True},
-                {"type": "text", "text": "go on"},
-            ],
-        },
-    ]
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_what_it_thought_goes_back_as_it_came(stream: bool) -> None:
-    sample = SAMPLES["anthropic"]
-    made, _ = read_as("anthropic", sample.stream if stream else [sample.whole], stream=stream)
-    assert isinstance(made, Answer)
-    turn = Message("assistant", [TextPart(made.text), StatePart("work", made.state)])
-    said = body("anthropic", messages=[Message("user", "a"), turn, Message("user", "b")])["messages"][1]
-    assert said == {"role": "assistant", "content": made.state}
-    assert made.state[0] == {"type": "thinking", "thinking": "hm ", "signature": "s1"}
 
 
 def test_the_address_the_version_and_no_credentials() -> None:
