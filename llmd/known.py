@@ -51,8 +51,10 @@ class Known(Struct, frozen=True, kw_only=True):
 
 # Sources: OpenAI's reference of `stop`, and its answers to these params from models that reason.
 _OPENAI = (Family(like=r"^(o\d|gpt-[5-9])(?!.*-chat)", refuses=("temperature", "top_p", "stop")),)
-# Sources: Anthropic's pages on adaptive thinking and on migrating to Opus 4.7.
+# Sources: Anthropic's pages on adaptive thinking and on migrating to Opus 4.7, and its answer "`temperature` and
+# `top_p` cannot both be specified for this model" from Opus 4.1 and all since (BerriAI/litellm#15097).
 _CLAUDE = (
+    Family(like=r"opus-4[-.]1(?!\d)|(opus|sonnet|haiku)-4[-.][5-9]", refuses=("temperature_with_top_p",)),
     Family(like=r"(opus|sonnet)-4[-.][6-9]|(opus|sonnet|haiku|fable|mythos)-([5-9]|preview)", reasoning="effort"),
     Family(
         like=r"opus-4[-.][7-9]|(opus|sonnet|haiku|fable|mythos)-([5-9]|preview)",

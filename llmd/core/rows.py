@@ -13,8 +13,8 @@ Auth = Literal["bearer", "api-key", "x-api-key", "x-goog-api-key"]
 Param = Literal["temperature", "top_p", "stop", "seed", "reasoning", "tools", "response_format"]
 """A param that a model may refuse."""
 
-Refusable = Param | Literal["images", "stream"]
-"""What a model may refuse: a param, images and files in messages, and to stream."""
+Refusable = Param | Literal["temperature_with_top_p", "images", "stream"]
+"""What a model may refuse: a param, both params of sampling at once, images and files in messages, and to stream."""
 
 ReasoningUnit = Literal["effort", "tokens"]
 """How a model is told how much to think, where its dialect has both."""

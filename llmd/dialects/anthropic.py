@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from llmd.chat import Chat, Delta, FinishReason, NamedTool, Reasoning, Usage
+from llmd.chat import Chat, Delta, FinishReason, NamedTool, Usage
 from llmd.core.rows import Auth, ModelRow
+from llmd.dialects.anthropic_reasoning import sampling, thinking, thinks
 from llmd.dialects.anthropic_turns import messages
 from llmd.dialects.base import Headers, HttpCall, Reader, http_call
 from llmd.dialects.counting import asking, members
@@ -25,7 +26,6 @@ from llmd.dialects.refusals import read_stream_error
 VERSION = "2023-06-01"
 _VERSIONED: Headers = {"anthropic-version": VERSION}
 MAX_TOKENS = 4096  # of a request that names no limit, to a model whose own is not known: every model has as many
-THINKING_MIN = 1024
 
 _FINISH: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -35,9 +35,7 @@ _FINISH: dict[str, FinishReason] = {
     "tool_use": "tool_calls",
     "refusal": "refusal",
 }
-_THINKING = {"minimal": THINKING_MIN, "low": THINKING_MIN, "medium": 4096, "high": 16_384, "xhigh": 32_768}
 _READ = ("model", "system", "messages", "tools", "tool_choice", "thinking", "output_config")
-_EFFORTS = {"minimal": "low", "xhigh": "high"}  # the ends that not each of these models knows
 _CHOICES = {"auto": "auto", "none": "none", "required": "any"}
 
 
@@ -57,16 +55,10 @@ class Anthropic:
         }
         if system := "\n\n".join(turn.text for turn in chat.turns if turn.role == "system"):
             body["system"] = system
-        thinking, effort = _thinking(chat.reasoning, row, limit, dropped)
-        if thinking is not None:
-            body["thinking"] = thinking
-        for name in ("temperature", "top_p"):
-            if (value := getattr(chat, name)) is None:
-                continue
-            if thinking is not None and thinking["type"] != "disabled":
-                dropped.append(name)  # who thinks, samples as it was trained to
-            else:
-                body[name] = value
+        told, effort = thinking(chat, row, limit, dropped)
+        if told is not None:
+            body["thinking"] = told
+        body |= sampling(chat, thinks(told), dropped)
         if chat.stop is not None:
             body["stop_sequences"] = [chat.stop] if isinstance(chat.stop, str) else chat.stop
         if chat.seed is not None:
@@ -95,33 +87,6 @@ class Anthropic:
 
     def count(self, call: HttpCall) -> HttpCall | None:
         return asking(call, call.url + "/count_tokens", members(call, _READ))
-
-
-def _thinking(
-    reasoning: Reasoning | None, row: ModelRow, limit: int, dropped: list[str]
-) -> tuple[dict[str, Any] | None, str | None]:
-    """The thinking that was asked for, and the effort of models that are told one."""
-    if reasoning is None:
-        return None, None
-    if row.reasoning == "effort":
-        return _by_effort(reasoning, dropped)
-    tokens = reasoning.tokens if reasoning.tokens is not None else _THINKING.get(reasoning.effort or "", 0)
-    if not tokens:
-        return {"type": "disabled"}, None
-    if limit <= THINKING_MIN:  # what it thinks is part of what it may say
-        dropped.append("reasoning")
-        return None, None
-    return {"type": "enabled", "budget_tokens": min(max(tokens, THINKING_MIN), limit - 1)}, None
-
-
-def _by_effort(reasoning: Reasoning, dropped: list[str]) -> tuple[dict[str, Any] | None, str | None]:
-    """Of models that think as much as they see fit, and by themselves not at all: some refuse to be told so."""
-    if reasoning.effort == "none" or reasoning.tokens == 0:
-        return None, None
-    if reasoning.effort is None:
-        dropped.append("reasoning")  # this dialect has efforts, not amounts, for these
-        return None, None
-    return {"type": "adaptive"}, _EFFORTS.get(reasoning.effort, reasoning.effort)
 
 
 # -- what comes back ------------------------------------------------------------------------------------------------

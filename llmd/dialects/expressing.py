@@ -16,6 +16,9 @@ _PARAMS = frozenset(get_args(Param))
 def expressible(chat: Chat, row: ModelRow) -> tuple[Chat, list[str]]:
     """The chat without the params that this model refuses, and their names."""
     refused: list[str] = [name for name in row.refuses if name in _PARAMS and getattr(chat, name) is not None]
+    both = chat.temperature is not None and chat.top_p is not None and not {"temperature", "top_p"} & set(refused)
+    if both and "temperature_with_top_p" in row.refuses:
+        refused.append("top_p")
     foreign = list(chat.more) if isinstance(chat, Relayed) and row.dialect != "openai" else []
     if not refused:
         return chat, foreign

@@ -54,50 +54,17 @@ def test_an_answer_has_a_limit_whether_one_was_asked_for_or_not() -> None:
     assert body("anthropic")["max_tokens"] == MAX_TOKENS
 
 
-BY_EFFORT = {"reasoning": "effort"}
-
-
-@pytest.mark.parametrize(
-    ("reasoning", "thinking", "effort"),
-    [
-        (Reasoning(effort="minimal"), {"type": "adaptive"}, "low"),
-        (Reasoning(effort="medium"), {"type": "adaptive"}, "medium"),
-        (Reasoning(effort="xhigh"), {"type": "adaptive"}, "high"),
-        (Reasoning(effort="none"), None, None),
-        (Reasoning(tokens=0), None, None),
-        (Reasoning(tokens=5000), None, None),
-    ],
-    ids=repr,
-)
-def test_a_model_that_thinks_as_it_sees_fit_is_told_an_effort(
-    reasoning: Reasoning, thinking: dict[str, Any] | None, effort: str | None
-) -> None:
-    made = body("anthropic", 500, reasoning=reasoning, facts=BY_EFFORT)
-    assert made.get("thinking") == thinking
-    assert made.get("output_config") == (None if effort is None else {"effort": effort})
-    told = dropped("anthropic", 500, reasoning=reasoning, facts=BY_EFFORT)
-    assert told == (["reasoning"] if reasoning.tokens else [])
-
-
-def test_an_effort_stands_beside_a_schema_and_takes_the_place_of_sampling() -> None:
-    params = {"reasoning": Reasoning(effort="low"), "response_format": ResponseFormat("form", SCHEMA), "top_p": 0.5}
-    made = body("anthropic", 500, facts=BY_EFFORT, **params)
-    assert made["output_config"] == {"effort": "low", "format": {"type": "json_schema", "schema": SCHEMA}}
-    assert dropped("anthropic", 500, facts=BY_EFFORT, **params) == ["top_p"]
-
-
 @pytest.mark.parametrize(
     ("max_tokens", "params", "names"),
     [
         (5000, {"seed": 7}, ["seed"]),
-        (5000, {"reasoning": Reasoning(effort="low"), "temperature": 0.5, "top_p": 0.5}, ["temperature", "top_p"]),
         (1024, {"reasoning": Reasoning(effort="low")}, ["reasoning"]),
     ],
     ids=repr,
 )
 def test_what_cannot_be_said_is_told_as_dropped(max_tokens: int, params: dict[str, Any], names: list[str]) -> None:
     assert dropped("anthropic", max_tokens, **params) == names
-    assert not {"seed", "temperature", "top_p"} & body("anthropic", max_tokens, **params).keys()
+    assert "seed" not in body("anthropic", max_tokens, **params)
 
 
 def test_the_address_the_version_and_no_credentials() -> None:

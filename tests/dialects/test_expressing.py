@@ -28,3 +28,17 @@ def test_what_is_refused_is_left_out_and_told(name: str, value: Any) -> None:
 def test_what_is_no_param_cannot_be_left_out() -> None:
     asked = ask(prompt="x")
     assert expressible(asked, row(refuses=("images", "stream"))) == (asked, [])
+
+
+@pytest.mark.parametrize("refuses", [("temperature_with_top_p",), ("temperature_with_top_p", "top_p")], ids=repr)
+def test_of_a_temperature_and_a_top_p_that_are_not_taken_together_the_temperature_stays(refuses: Any) -> None:
+    both = ask(temperature=0.5, top_p=0.5)
+    assert expressible(both, row(refuses=refuses)) == (ask(temperature=0.5), ["top_p"])
+    for alone in (ask(temperature=0.5), ask(top_p=0.5)):
+        assert expressible(alone, row(refuses=refuses[:1])) == (alone, [])
+
+
+def test_a_top_p_stays_where_the_temperature_is_not_taken_anyway() -> None:
+    both = ask(temperature=0.5, top_p=0.5)
+    refuses = ("temperature", "temperature_with_top_p")
+    assert expressible(both, row(refuses=refuses)) == (ask(top_p=0.5), ["temperature"])
