@@ -1,4 +1,4 @@
-"""What a model does not take, left out of a request before a dialect translates it.
+"""What a model does not take, left out of a request before a dialect translates it, and ids that no two calls share.
 
 What an answer would be another without (tools, a schema, thoughts) is routing's to see: such a model is no target.
 """
@@ -9,12 +9,14 @@ from msgspec.structs import replace
 
 from llmd.chat import Chat, Relayed
 from llmd.core.rows import ModelRow, Param
+from llmd.dialects.identifying import distinct
 
 _PARAMS = frozenset(get_args(Param))
 
 
 def expressible(chat: Chat, row: ModelRow) -> tuple[Chat, list[str]]:
     """The chat without the params that this model refuses, and their names."""
+    chat = distinct(chat, row.provider)
     refused: list[str] = [name for name in row.refuses if name in _PARAMS and getattr(chat, name) is not None]
     both = chat.temperature is not None and chat.top_p is not None and not {"temperature", "top_p"} & set(refused)
     if both and "temperature_with_top_p" in row.refuses:

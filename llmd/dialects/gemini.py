@@ -2,9 +2,8 @@
 
 Requests: `POST {base_url}/models/{model}:generateContent`, or `:streamGenerateContent?alt=sse`. A stream is made of the
 same objects as a whole answer and ends with its bytes, behind a finish reason; every one of them tells the usage so
-far. Thoughts are counted beside the candidates, and signed: a turn with a signature is carried as it came. Function
-calls have no ids, so the result of one finds its name by the id that the draft made up. Sources: the provider's API
-reference and SDKs.
+far. Thoughts are counted beside the candidates, and signed: a turn with a signature is carried as it came, and so is
+one with a function call that has an id. Sources: the provider's API reference and SDKs.
 """
 
 from itertools import groupby
@@ -14,27 +13,14 @@ from urllib.parse import quote
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from llmd.chat import (
-    Chat,
-    Delta,
-    FilePart,
-    FinishReason,
-    ImagePart,
-    Message,
-    NamedTool,
-    Reasoning,
-    StatePart,
-    TextPart,
-    ToolCallPart,
-    ToolResultPart,
-    Usage,
-)
+from llmd.chat import Chat, Delta, FinishReason, NamedTool, Reasoning, Usage
 from llmd.core.outcomes import Outcome
 from llmd.core.rows import Auth, ModelRow
 from llmd.dialects.base import NO_HEADERS, Headers, HttpCall, Reader, http_call
 from llmd.dialects.counting import asking
 from llmd.dialects.draft import Draft, amount
 from llmd.dialects.events import Event
+from llmd.dialects.gemini_turns import contents, identifier
 from llmd.dialects.listing import read_gemini_models
 from llmd.dialects.reading import reader
 from llmd.dialects.refusals import read_stream_error
@@ -71,7 +57,7 @@ class Gemini:
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         dropped: list[str] = []
-        body: dict[str, Any] = {"contents": _contents(chat, row.provider)}
+        body: dict[str, Any] = {"contents": contents(chat, row.provider)}
         if system := "\n\n".join(turn.text for turn in chat.turns if turn.role == "system"):
             body["systemInstruction"] = {"parts": [{"text": system}]}
         if config := _generation(chat, row, max_tokens, dropped):
@@ -130,43 +116,6 @@ def _thinking(reasoning: Reasoning, row: ModelRow) -> dict[str, Any]:
     if row.reasoning == "tokens":  # the older models; the later ones think by the level
         return {"thinkingBudget": _BUDGETS[reasoning.effort]}
     return {"thinkingLevel": _LEVELS.get(reasoning.effort, reasoning.effort)}
-
-
-def _contents(chat: Chat, provider: str) -> list[dict[str, Any]]:
-    """The turns but for `system`; those of one role that follow one another are one content."""
-    contents: list[dict[str, Any]] = []
-    names: dict[str, str] = {}  # of the calls, by the id that their results have
-    for turn in chat.turns:
-        names |= {part.id: part.name for part in turn.parts if isinstance(part, ToolCallPart)}
-        if turn.role == "system":
-            continue
-        role = "model" if turn.role == "assistant" else "user"
-        parts = _parts(turn, provider, names)
-        if contents and contents[-1]["role"] == role:
-            contents[-1]["parts"] += parts
-        else:
-            contents.append({"role": role, "parts": parts})
-    return contents
-
-
-def _parts(turn: Message, provider: str, names: dict[str, str]) -> list[Any]:
-    states = [part for part in turn.parts if isinstance(part, StatePart) and part.provider == provider]
-    if states:  # all of what it had said, in its own words
-        return [part for state in states if isinstance(state.data, list) for part in state.data]
-    return [said for part in turn.parts if (said := _part(part, names)) is not None]
-
-
-def _part(part: Any, names: dict[str, str]) -> dict[str, Any] | None:
-    if isinstance(part, TextPart):
-        return {"text": part.text}
-    if isinstance(part, ImagePart | FilePart):
-        return {"inlineData": {"mimeType": part.media_type, "data": part.data}}
-    if isinstance(part, ToolCallPart):
-        return {"functionCall": {"name": part.name, "args": part.arguments}}
-    if isinstance(part, ToolResultPart):
-        told = {"error" if part.error else "result": part.content}
-        return {"functionResponse": {"name": names.get(part.id, part.id), "response": told}}
-    return None
 
 
 # -- what comes back ------------------------------------------------------------------------------------------------
@@ -232,7 +181,7 @@ class _Draft(Draft):
         return _FINISH.get(self._finish or "", "other")
 
     def state(self) -> Any:
-        if all(part.keys() <= {"text", "thought", "functionCall"} for part in self._parts):
+        if all(part.keys() <= {"text", "thought", "functionCall"} and not identifier(part) for part in self._parts):
             return None
         parts: list[dict[str, Any]] = []
         for plain, run in groupby(self._parts, key=lambda part: len(part) == 1 and isinstance(part.get("text"), str)):
@@ -274,10 +223,10 @@ class _Draft(Draft):
             return self.think(text) if part.get("thought") is True else self.say(text)
         call = part.get("functionCall")
         if isinstance(call, dict):
-            name, arguments, identifier = call.get("name"), call.get("args"), call.get("id")
+            name, arguments = call.get("name"), call.get("args")
             return self.call(
                 self.calls,
-                identifier if isinstance(identifier, str) else None,
+                identifier(part),
                 name if isinstance(name, str) else None,
                 arguments if isinstance(arguments, dict) else None,
             )
