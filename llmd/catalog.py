@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from llmd.core.rows import Auth, Counts, ModelRow, Price, ReasoningUnit, Refusable
+from llmd.core.rows import Auth, Counts, ModelRow, Price, ReasoningLimits, ReasoningUnit, Refusable
 from llmd.dialects import DIALECTS
 from llmd.known import ECHO, KNOWN, NOTHING, Family, Known
 from llmd.prices import NOTHING as UNLISTED
@@ -54,7 +54,7 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
         if model not in self.models:
             model = self.known.aliases.get(model, model)
         facts = self.models.get(model, ModelSettings())
-        refuses, reasoning = _of_family(self.known.families, self.known.refuses, model)
+        refuses, reasoning, limits = _of_family(self.known.families, self.known.refuses, model)
         table = listed(self.known.prices, model)
         free = FREE if self.local or self.dialect == ECHO else None
         return ModelRow(
@@ -70,6 +70,7 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
             max_output_tokens=facts.max_output_tokens,
             refuses=refuses if facts.refuses is None else tuple(facts.refuses),
             reasoning=facts.reasoning or reasoning,
+            reasoning_limits=limits,
             counts=self.counts,
             labels=self.labels,
         )
@@ -83,10 +84,12 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
 @lru_cache(4096)
 def _of_family(
     families: tuple[Family, ...], refused: tuple[Refusable, ...], model: str
-) -> tuple[tuple[Refusable, ...], ReasoningUnit | None]:
+) -> tuple[tuple[Refusable, ...], ReasoningUnit | None, ReasoningLimits]:
     families = tuple(family for family in families if re.search(family.like, model))
     refuses = dict.fromkeys([*refused, *(param for family in families for param in family.refuses)])
-    return tuple(refuses), next((family.reasoning for family in families if family.reasoning), None)
+    reasoning = next((family.reasoning for family in families if family.reasoning), None)
+    limits = next((family.reasoning_limits for family in families if family.reasoning_limits), ReasoningLimits())
+    return tuple(refuses), reasoning, limits
 
 
 class Catalog(Struct, frozen=True, kw_only=True):

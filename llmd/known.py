@@ -9,7 +9,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from llmd.core.rows import Auth, Counts, ReasoningUnit, Refusable
+from llmd.core.rows import Auth, Counts, ReasoningLimits, ReasoningUnit, Refusable
 
 ECHO = "echo"
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -21,6 +21,7 @@ class Family(Struct, frozen=True, kw_only=True):
     like: str
     refuses: tuple[Refusable, ...] = ()
     reasoning: ReasoningUnit | None = None
+    reasoning_limits: ReasoningLimits | None = None
 
 
 class Known(Struct, frozen=True, kw_only=True):
@@ -49,8 +50,12 @@ class Known(Struct, frozen=True, kw_only=True):
     local: bool = False
 
 
-# Sources: OpenAI's reference of `stop`, and its answers to these params from models that reason.
-_OPENAI = (Family(like=r"^(o\d|gpt-[5-9])(?!.*-chat)", refuses=("temperature", "top_p", "stop")),)
+# Sources: OpenAI's reference of `stop`, its answers to these params from models that reason, and from those that do not
+# "Unsupported parameter: 'reasoning.effort' is not supported with this model".
+_OPENAI = (
+    Family(like=r"^(o\d|gpt-[5-9])(?!.*-chat)", refuses=("temperature", "top_p", "stop")),
+    Family(like=r"^(ft:)?(chatgpt-4o|gpt-[34]|gpt-5-chat)", refuses=("reasoning",)),
+)
 # Sources: Anthropic's pages on adaptive thinking and on migrating to Opus 4.7, and its answer "`temperature` and
 # `top_p` cannot both be specified for this model" from Opus 4.1 and all since (BerriAI/litellm#15097).
 _CLAUDE = (
@@ -60,6 +65,29 @@ _CLAUDE = (
         like=r"opus-4[-.][7-9]|(opus|sonnet|haiku|fable|mythos)-([5-9]|preview)",
         refuses=("temperature", "top_p"),
     ),
+)
+# Sources: Google's pages on thinking (budgets of the 2.5 models, levels of the later ones), and "thinking is not
+# supported by this model" from the others (googleapis/js-genai#681).
+_GEMINI = (
+    Family(like=r"^gemini-(1|2\.0)|^gemini-2\.5-flash-image", refuses=("reasoning",)),
+    Family(like="^gemini-2", reasoning="tokens"),
+    Family(like=r"^gemini-2\.5-pro", reasoning_limits=ReasoningLimits(least=128, most=32_768, off=False)),
+    Family(like=r"^gemini-2\.5-flash-lite", reasoning_limits=ReasoningLimits(least=512, most=24_576)),
+    Family(like=r"^gemini-2\.5-flash", reasoning_limits=ReasoningLimits(most=24_576)),
+    Family(
+        like=r"^gemini-3-pro",
+        reasoning_limits=ReasoningLimits(least=128, most=32_768, off=False, efforts=("low", "high")),
+    ),
+    Family(
+        like=r"^gemini-(pro-latest|[3-9]\.\d+-pro)",
+        reasoning_limits=ReasoningLimits(least=128, most=32_768, off=False, efforts=("low", "medium", "high")),
+    ),
+)
+# Sources: xAI's page on reasoning (models that reason refuse `stop`; grok-3 too, by langchain-ai/langchain#38335), and
+# "does not support parameter reasoningEffort" from those that cannot be told (BerriAI/litellm#16265).
+_GROK = (
+    Family(like=r"^grok-(?!2|beta)(?!.*non-reasoning)", refuses=("stop",)),
+    Family(like=r"^grok-(2|3(?!-mini)|4(?!\.[3-9](?!\d))|code|beta)", refuses=("reasoning",)),
 )
 
 
@@ -107,7 +135,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             default_model="gemini-2.5-flash",
             prices=("google",),
             counts="estimate",
-            families=(Family(like="^gemini-2", reasoning="tokens"),),
+            families=_GEMINI,
             aliases={  # OpenRouter's
                 f"gemini-{kind}-{version}": f"gemini-{version}-{kind}"
                 for version in ("1.5", "2.0", "2.5")
@@ -133,15 +161,21 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             default_model="mistral-small-latest",
             prices=("mistral",),
             stream_usage=False,  # sends it unasked, on the finish chunk
+            refuses=("seed",),  # which it has as `random_seed`, and forbids what it does not know
         ),
         "deepseek": Known(
             base_url="https://api.deepseek.com",
             key_env=("DEEPSEEK_API_KEY",),
             default_model="deepseek-chat",
             prices=("deepseek",),
+            refuses=("response_format",),  # "This response_format type is unavailable now": it knows but `json_object`
         ),
         "xai": Known(
-            base_url="https://api.x.ai/v1", key_env=("XAI_API_KEY",), default_model="grok-4.3", prices=("x-ai",)
+            base_url="https://api.x.ai/v1",
+            key_env=("XAI_API_KEY",),
+            default_model="grok-4.3",
+            prices=("x-ai",),
+            families=_GROK,
         ),
         "together": Known(
             base_url="https://api.together.xyz/v1",

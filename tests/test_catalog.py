@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from llmd.catalog import FREE, ProviderRow, configured, detected, provider_row
-from llmd.core.rows import Price
+from llmd.core.rows import Price, ReasoningLimits
 from llmd.dialects import DIALECTS
 from llmd.known import KNOWN
 from llmd.settings import KeySettings, ModelSettings, ProviderSettings, Settings
@@ -165,10 +165,13 @@ def test_azure_takes_its_key_its_own_way_and_needs_an_address() -> None:
 @pytest.mark.parametrize(
     ("provider", "model", "refuses", "reasoning"),
     [
-        ("openai", "gpt-4o", (), None),
+        ("openai", "gpt-4o", ("reasoning",), None),
+        ("openai", "gpt-4.1-mini", ("reasoning",), None),
+        ("openai", "ft:gpt-4o-mini:us:1", ("reasoning",), None),
         ("openai", "gpt-5-mini", ("temperature", "top_p", "stop"), None),
         ("openai", "o4-mini", ("temperature", "top_p", "stop"), None),
-        ("openai", "gpt-5-chat-latest", (), None),
+        ("openai", "gpt-5-chat-latest", ("reasoning",), None),
+        ("openai", "gpt-oss-20b", (), None),
         ("anthropic", "claude-haiku-4-5", ("temperature_with_top_p",), None),
         ("anthropic", "claude-sonnet-4-6", ("temperature_with_top_p",), "effort"),
         ("anthropic", "claude-opus-4-7", ("temperature_with_top_p", "temperature", "top_p"), "effort"),
@@ -176,7 +179,21 @@ def test_azure_takes_its_key_its_own_way_and_needs_an_address() -> None:
         ("anthropic", "claude-opus-4-20250514", (), None),
         ("anthropic", "claude-sonnet-5-5", ("temperature", "top_p"), "effort"),
         ("gemini", "gemini-2.5-flash", (), "tokens"),
+        ("gemini", "gemini-2.0-flash", ("reasoning",), "tokens"),
+        ("gemini", "gemini-2.5-flash-image", ("reasoning",), "tokens"),
         ("gemini", "gemini-3-pro", (), None),
+        ("gemini", "gemini-flash-latest", (), None),
+        ("deepseek", "deepseek-chat", ("response_format",), None),
+        ("mistral", "mistral-small-latest", ("seed",), None),
+        ("xai", "grok-4.3", ("stop",), None),
+        ("xai", "grok-4.5", ("stop",), None),
+        ("xai", "grok-3-mini", ("stop",), None),
+        ("xai", "grok-3", ("stop", "reasoning"), None),
+        ("xai", "grok-4-0709", ("stop", "reasoning"), None),
+        ("xai", "grok-4-fast-non-reasoning", ("reasoning",), None),
+        ("xai", "grok-4.20-reasoning", ("stop", "reasoning"), None),
+        ("xai", "grok-code-fast-1", ("stop", "reasoning"), None),
+        ("xai", "grok-2", ("reasoning",), None),
         ("perplexity", "sonar", ("tools",), None),
         ("groq", "gpt-5", (), None),
     ],
@@ -186,3 +203,18 @@ def test_what_models_refuse_and_how_they_are_told_to_think(
 ) -> None:
     known = made(provider).model_row(model)
     assert (known.refuses, known.reasoning) == (refuses, reasoning)
+
+
+@pytest.mark.parametrize(
+    ("model", "limits"),
+    [
+        ("gemini-2.5-pro", ReasoningLimits(least=128, most=32_768, off=False)),
+        ("gemini-2.5-flash-lite", ReasoningLimits(least=512, most=24_576)),
+        ("gemini-2.5-flash-preview-09-2025", ReasoningLimits(most=24_576)),
+        ("gemini-3-pro-preview", ReasoningLimits(least=128, most=32_768, off=False, efforts=("low", "high"))),
+        ("gemini-3.1-pro", ReasoningLimits(least=128, most=32_768, off=False, efforts=("low", "medium", "high"))),
+        ("gemini-3-flash-preview", ReasoningLimits()),
+    ],
+)
+def test_how_much_geminis_models_can_be_told_to_think(model: str, limits: ReasoningLimits) -> None:
+    assert made("gemini").model_row(model).reasoning_limits == limits

@@ -20,6 +20,37 @@ ReasoningUnit = Literal["effort", "tokens"]
 """How a model is told how much to think, where its dialect has both."""
 
 
+EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh")
+"""From the least to the most."""
+
+
+class ReasoningLimits(Struct, frozen=True):
+    """How much a model can be told to think.
+
+    least most  tokens; None is no limit that is known
+    off         whether it can be told not to
+    efforts     those that it knows, from the least; none are known where this is empty
+    """
+
+    least: int = 0
+    most: int | None = None
+    off: bool = True
+    efforts: tuple[str, ...] = ()
+
+    def tokens(self, wanted: int) -> int:
+        """As many as are wanted, or the nearest number that it takes."""
+        if wanted == 0 and self.off:
+            return 0
+        wanted = max(wanted, self.least)
+        return wanted if self.most is None else min(wanted, self.most)
+
+    def effort(self, wanted: str, usual: tuple[str, ...]) -> str:
+        """The least that is as much as is wanted, of those that it knows or else of the dialect's `usual` ones."""
+        known = self.efforts or usual
+        enough = EFFORTS[EFFORTS.index(wanted) :]
+        return next((effort for effort in known if effort in enough), known[-1])
+
+
 Counts = Literal["exact", "estimate"]
 """What a provider's own count of a request's tokens is, before it is sent."""
 
@@ -76,6 +107,7 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     overhead_tokens  what a request may cost beyond its own bytes
     refuses          what it answers with an error
     reasoning        how it is told how much to think; None is the dialect's usual way
+    reasoning_limits how much it can be told
     counts           what its count of a request's tokens is worth; None where it has none
     labels           the provider's, for rules to select by
     """
@@ -92,6 +124,7 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     max_output_tokens: int | None = None
     refuses: tuple[Refusable, ...] = ()
     reasoning: ReasoningUnit | None = None
+    reasoning_limits: ReasoningLimits = ReasoningLimits()
     counts: Counts | None = None
     labels: dict[str, str] = {}
 

@@ -30,22 +30,22 @@ _FINISH: dict[str, FinishReason] = {
     "MAX_TOKENS": "length",
     **dict.fromkeys(("SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII"), "content_filter"),
 }
-_NUMBERED = (
-    "FINISH_REASON_UNSPECIFIED",
-    "STOP",
-    "MAX_TOKENS",
-    "SAFETY",
-    "RECITATION",
-    "OTHER",
-    "BLOCKLIST",
-    "PROHIBITED_CONTENT",
-    "SPII",
-    "MALFORMED_FUNCTION_CALL",
-)
-"""What an endpoint means that was asked for numbers."""
+_NUMBERED: dict[int, str] = {
+    1: "STOP",
+    2: "MAX_TOKENS",
+    3: "SAFETY",
+    4: "RECITATION",
+    7: "BLOCKLIST",
+    8: "SPII",
+}
+"""What an endpoint means that was asked for numbers, where the Gemini API and Vertex mean the same by them.
+
+From 6 on the numbers differ: 7 and 8 are filters in both, but 9 is SPII in one, MALFORMED_FUNCTION_CALL in the other.
+Sources: the enums FinishReason of google.ai.generativelanguage.v1beta and google.cloud.aiplatform.v1.
+"""
 
 _BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24_576, "xhigh": 24_576}
-_LEVELS = {"none": "minimal", "xhigh": "high"}
+_LEVELS = ("minimal", "low", "medium", "high")
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
@@ -106,16 +106,18 @@ def _generation(chat: Chat, row: ModelRow, max_tokens: int | None, dropped: list
     if chat.response_format is not None:
         config |= {"responseMimeType": "application/json", "responseJsonSchema": chat.response_format.schema}
     if chat.reasoning is not None:
-        config["thinkingConfig"] = {**_thinking(chat.reasoning, row), "includeThoughts": True}
+        config["thinkingConfig"] = _thinking(chat.reasoning, row)
     return {name: value for name, value in config.items() if value is not None}
 
 
 def _thinking(reasoning: Reasoning, row: ModelRow) -> dict[str, Any]:
-    if reasoning.effort is None:
-        return {"thinkingBudget": reasoning.tokens}
-    if row.reasoning == "tokens":  # the older models; the later ones think by the level
-        return {"thinkingBudget": _BUDGETS[reasoning.effort]}
-    return {"thinkingLevel": _LEVELS.get(reasoning.effort, reasoning.effort)}
+    if reasoning.effort is not None and row.reasoning != "tokens":  # the older models think by the token
+        level = row.reasoning_limits.effort(reasoning.effort, _LEVELS)
+        return {"thinkingLevel": level, "includeThoughts": True}
+    wanted = reasoning.tokens if reasoning.effort is None else _BUDGETS[reasoning.effort]
+    budget = row.reasoning_limits.tokens(wanted or 0)
+    # "include_thoughts is only enabled when thinking is enabled", says Vertex.
+    return {"thinkingBudget": budget, **({"includeThoughts": True} if budget else {})}
 
 
 # -- what comes back ------------------------------------------------------------------------------------------------
@@ -210,7 +212,7 @@ class _Draft(Draft):
             self.begun = True
             reason = candidate.finish_reason
             if isinstance(reason, int):
-                reason = _NUMBERED[reason] if 0 <= reason < len(_NUMBERED) else "OTHER"
+                reason = _NUMBERED.get(reason, "OTHER") if reason else None
             self._finish = reason or self._finish
             for part in (candidate.content.parts if candidate.content else None) or []:
                 deltas += self._part(part)

@@ -7,6 +7,7 @@ import pytest
 
 from llmd.chat import NamedTool, Reasoning, ResponseFormat, Tool, Usage
 from llmd.core.outcomes import Answer, Failure
+from llmd.core.rows import ReasoningLimits
 from llmd.dialects import DIALECTS
 from tests.dialects.samples import read_as, sse
 from tests.support.calls import ask, body, dropped, row
@@ -56,7 +57,7 @@ HELLO = [{"role": "user", "parts": [{"text": "hello"}]}]
         ),
         (
             {"reasoning": Reasoning(effort="none"), "facts": {"reasoning": "tokens"}},
-            {"generationConfig": {"thinkingConfig": {"thinkingBudget": 0, "includeThoughts": True}}},
+            {"generationConfig": {"thinkingConfig": {"thinkingBudget": 0}}},
         ),
     ],
     ids=repr,
@@ -64,6 +65,35 @@ HELLO = [{"role": "user", "parts": [{"text": "hello"}]}]
 def test_a_param_is_said_as_gemini_says_it(params: dict[str, Any], said: dict[str, Any]) -> None:
     assert body("gemini", **params) == {"contents": HELLO, **said}
     assert dropped("gemini", **params) == []
+
+
+PRO = {"reasoning": "tokens", "reasoning_limits": ReasoningLimits(least=128, most=32_768, off=False)}
+LITE = {"reasoning": "tokens", "reasoning_limits": ReasoningLimits(least=512, most=24_576)}
+PRO_3 = {"reasoning_limits": ReasoningLimits(efforts=("low", "high"))}
+
+
+@pytest.mark.parametrize(
+    ("facts", "reasoning", "told"),
+    [
+        (PRO, Reasoning(effort="none"), {"thinkingBudget": 128}),
+        (PRO, Reasoning(tokens=50_000), {"thinkingBudget": 32_768}),
+        (LITE, Reasoning(tokens=0), {"thinkingBudget": 0}),
+        (LITE, Reasoning(tokens=1), {"thinkingBudget": 512}),
+        (PRO_3, Reasoning(effort="none"), {"thinkingLevel": "low"}),
+        (PRO_3, Reasoning(effort="minimal"), {"thinkingLevel": "low"}),
+        (PRO_3, Reasoning(effort="medium"), {"thinkingLevel": "high"}),
+        (PRO_3, Reasoning(effort="xhigh"), {"thinkingLevel": "high"}),
+        ({}, Reasoning(effort="none"), {"thinkingLevel": "minimal"}),
+        ({}, Reasoning(effort="medium"), {"thinkingLevel": "medium"}),
+    ],
+    ids=repr,
+)
+def test_a_model_is_told_to_think_as_much_as_it_can_be_told(
+    facts: dict[str, Any], reasoning: Reasoning, told: dict[str, Any]
+) -> None:
+    made = body("gemini", reasoning=reasoning, facts=facts)["generationConfig"]["thinkingConfig"]
+    assert {name: value for name, value in made.items() if name != "includeThoughts"} == told
+    assert dropped("gemini", reasoning=reasoning, facts=facts) == []
 
 
 def test_the_limit_is_the_one_that_was_decided() -> None:
@@ -103,7 +133,14 @@ def reply(finish: str | int | None, *parts: dict[str, Any], **more: Any) -> dict
         ("MAX_TOKENS", "length"),
         (2, "length"),
         ("SAFETY", "content_filter"),
+        (4, "content_filter"),
+        (5, "other"),
+        (6, "other"),
+        (7, "content_filter"),
         (8, "content_filter"),
+        (9, "other"),
+        (10, "other"),
+        (-1, "other"),
         ("LANGUAGE", "other"),
         (99, "other"),
     ],
