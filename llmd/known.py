@@ -203,7 +203,12 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             stream_usage=False,  # sends it unasked, on every chunk
             refuses=("tools",),
         ),
-        "ollama": Known(dialect="ollama", base_url="http://127.0.0.1:11434", local=True),
+        "ollama": Known(
+            dialect="ollama",
+            base_url="http://127.0.0.1:11434",
+            families=(Family(like="gpt-oss", reasoning="effort"),),
+            local=True,
+        ),
         "llamacpp": Known(base_url="http://127.0.0.1:8080/v1", counts="exact", local=True),
         "vllm": Known(base_url="http://127.0.0.1:8000/v1", local=True),
         "lmstudio": Known(base_url="http://127.0.0.1:1234/v1", local=True),

@@ -196,6 +196,8 @@ def test_azure_takes_its_key_its_own_way_and_needs_an_address() -> None:
         ("xai", "grok-2", ("reasoning",), None),
         ("perplexity", "sonar", ("tools",), None),
         ("groq", "gpt-5", (), None),
+        ("ollama", "gpt-oss:20b", (), "effort"),
+        ("ollama", "qwen3:4b", (), None),
     ],
 )
 def test_what_models_refuse_and_how_they_are_told_to_think(

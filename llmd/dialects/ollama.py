@@ -2,7 +2,8 @@
 
 Requests: `POST {base_url}/api/chat`, which streams unless it is told not to. A stream is JSON objects, a line each, and
 ends with the one that is `done`; an error is a line as well. Tool calls come whole, without ids, their arguments as
-objects. Sources: the project's API documentation.
+objects. What is longer than `num_ctx` is cut without a word, so a context that is configured is asked for. Sources: the
+project's API documentation, and its page on thinking.
 """
 
 from typing import Any
@@ -29,6 +30,8 @@ from llmd.dialects.listing import read_ollama_models
 from llmd.dialects.reading import BodyReader, ErrorReader, StreamReader
 from llmd.dialects.refusals import read_stream_error
 
+_EFFORTS = ("low", "medium", "high")  # of models that are told one, such as gpt-oss, which cannot be told not to think
+
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 
 
@@ -43,6 +46,7 @@ class Ollama:
         body: dict[str, Any] = {"model": row.model, "messages": _messages(chat, dropped), "stream": stream}
         options = {
             "num_predict": max_tokens,
+            "num_ctx": row.context_tokens,
             "temperature": chat.temperature,
             "top_p": chat.top_p,
             "stop": [chat.stop] if isinstance(chat.stop, str) else chat.stop,
@@ -51,10 +55,13 @@ class Ollama:
         if given := {name: value for name, value in options.items() if value is not None}:
             body["options"] = given
         if chat.reasoning is not None:
-            if chat.reasoning.effort is not None:
-                body["think"] = chat.reasoning.effort != "none"
+            effort = "none" if chat.reasoning.tokens == 0 else chat.reasoning.effort
+            if effort is None:
+                dropped.append("reasoning")  # it has efforts at most, not amounts
+            elif row.reasoning == "effort":
+                body["think"] = row.reasoning_limits.effort(effort, _EFFORTS)
             else:
-                dropped.append("reasoning")  # it thinks or it does not
+                body["think"] = effort != "none"
         if chat.tools is not None:
             body["tools"] = [{"type": "function", "function": tool} for tool in chat.tools]
         if chat.tool_choice not in (None, "auto"):
@@ -79,15 +86,16 @@ def _messages(chat: Chat, dropped: list[str]) -> list[dict[str, Any]]:
     messages = []
     for turn in chat.turns:
         names |= {part.id: part.name for part in turn.parts if isinstance(part, ToolCallPart)}
-        messages += [
+        results = [
             {"role": "tool", "content": part.content, "tool_name": names.get(part.id, part.id)}
             for part in turn.parts
             if isinstance(part, ToolResultPart)
         ]
-        if any(isinstance(part, FilePart) for part in turn.parts):
+        messages += results
+        if "file" not in dropped and any(isinstance(part, FilePart) for part in turn.parts):
             dropped.append("file")
         message = _message(turn)
-        if len(message) > 2 or message["content"]:
+        if len(message) > 2 or message["content"] or (turn.role == "user" and not results):
             messages.append(message)
     return messages
 

@@ -23,6 +23,7 @@ from tests.dialects.samples import SAMPLES, read_as
 from tests.support.calls import ask, body, dropped, row
 
 SCHEMA = {"type": "object"}
+BY_EFFORT = {"reasoning": "effort"}
 HELLO = [{"role": "user", "content": "hello"}]
 
 
@@ -36,7 +37,12 @@ HELLO = [{"role": "user", "content": "hello"}]
         ),
         ({"stop": ["A", "B"]}, {"options": {"stop": ["A", "B"]}}),
         ({"reasoning": Reasoning(effort="none")}, {"think": False}),
+        ({"reasoning": Reasoning(tokens=0)}, {"think": False}),
         ({"reasoning": Reasoning(effort="low")}, {"think": True}),
+        ({"reasoning": Reasoning(effort="none"), "facts": BY_EFFORT}, {"think": "low"}),
+        ({"reasoning": Reasoning(effort="medium"), "facts": BY_EFFORT}, {"think": "medium"}),
+        ({"reasoning": Reasoning(effort="xhigh"), "facts": BY_EFFORT}, {"think": "high"}),
+        ({"facts": {"context_tokens": 8192}}, {"options": {"num_ctx": 8192}}),
         ({"tool_choice": "auto"}, {}),
         ({"response_format": ResponseFormat("form", SCHEMA)}, {"format": SCHEMA}),
         (
@@ -67,6 +73,17 @@ def test_the_limit_is_the_one_that_was_decided_and_a_stream_is_asked_for() -> No
 )
 def test_what_cannot_be_said_is_told_as_dropped(params: dict[str, Any], names: list[str]) -> None:
     assert dropped("ollama", **params) == names
+
+
+def test_files_are_told_once_and_a_turn_of_nothing_else_is_still_one() -> None:
+    turns = [Message("user", [FilePart("application/pdf", "BBBB")]) for _ in range(2)]
+    assert body("ollama", messages=turns)["messages"] == [{"role": "user", "content": ""}] * 2
+    assert dropped("ollama", messages=turns) == ["file"]
+
+
+def test_a_turn_of_results_alone_is_no_more_than_they_are() -> None:
+    turns = [Message("assistant", [ToolCallPart("c1", "f", {})]), Message("user", [ToolResultPart("c1", "yes")])]
+    assert [message["role"] for message in body("ollama", messages=turns)["messages"]] == ["assistant", "tool"]
 
 
 def test_turns_become_messages_and_each_result_one_of_its_own() -> None:
