@@ -65,6 +65,7 @@ _CLAUDE = (
         like=r"opus-4[-.][7-9]|(opus|sonnet|haiku|fable|mythos)-([5-9]|preview)",
         refuses=("temperature", "top_p"),
     ),
+    Family(like=r"opus-4[-.][7-9]", reasoning_limits=ReasoningLimits(efforts=("low", "medium", "high", "xhigh"))),
 )
 # Sources: Google's pages on thinking (budgets of the 2.5 models, levels of the later ones), and "thinking is not
 # supported by this model" from the others (googleapis/js-genai#681).

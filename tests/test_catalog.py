@@ -208,15 +208,21 @@ def test_what_models_refuse_and_how_they_are_told_to_think(
 
 
 @pytest.mark.parametrize(
-    ("model", "limits"),
+    ("target", "limits"),
     [
-        ("gemini-2.5-pro", ReasoningLimits(least=128, most=32_768, off=False)),
-        ("gemini-2.5-flash-lite", ReasoningLimits(least=512, most=24_576)),
-        ("gemini-2.5-flash-preview-09-2025", ReasoningLimits(most=24_576)),
-        ("gemini-3-pro-preview", ReasoningLimits(least=128, most=32_768, off=False, efforts=("low", "high"))),
-        ("gemini-3.1-pro", ReasoningLimits(least=128, most=32_768, off=False, efforts=("low", "medium", "high"))),
-        ("gemini-3-flash-preview", ReasoningLimits()),
+        ("gemini/gemini-2.5-pro", ReasoningLimits(least=128, most=32_768, off=False)),
+        ("gemini/gemini-2.5-flash-lite", ReasoningLimits(least=512, most=24_576)),
+        ("gemini/gemini-2.5-flash-preview-09-2025", ReasoningLimits(most=24_576)),
+        ("gemini/gemini-3-pro-preview", ReasoningLimits(least=128, most=32_768, off=False, efforts=("low", "high"))),
+        (
+            "gemini/gemini-3.1-pro",
+            ReasoningLimits(least=128, most=32_768, off=False, efforts=("low", "medium", "high")),
+        ),
+        ("gemini/gemini-3-flash-preview", ReasoningLimits()),
+        ("anthropic/claude-opus-4-7", ReasoningLimits(efforts=("low", "medium", "high", "xhigh"))),
+        ("anthropic/claude-opus-4-6", ReasoningLimits()),
     ],
 )
-def test_how_much_geminis_models_can_be_told_to_think(model: str, limits: ReasoningLimits) -> None:
-    assert made("gemini").model_row(model).reasoning_limits == limits
+def test_how_much_models_can_be_told_to_think(target: str, limits: ReasoningLimits) -> None:
+    provider, _, model = target.partition("/")
+    assert made(provider).model_row(model).reasoning_limits == limits

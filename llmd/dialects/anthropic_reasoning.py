@@ -13,7 +13,7 @@ THINKING_MIN = 1024
 TOP_P_MIN = 0.95  # of who thinks
 
 _THINKING = {"minimal": THINKING_MIN, "low": THINKING_MIN, "medium": 4096, "high": 16_384, "xhigh": 32_768}
-_EFFORTS = {"minimal": "low", "xhigh": "high"}  # the ends that not each of these models knows
+_EFFORTS = ("low", "medium", "high")  # that each of these models knows
 
 
 def thinking(chat: Chat, row: ModelRow, limit: int, dropped: list[str]) -> tuple[dict[str, Any] | None, str | None]:
@@ -21,7 +21,7 @@ def thinking(chat: Chat, row: ModelRow, limit: int, dropped: list[str]) -> tuple
     if chat.reasoning is None:
         return None, None
     told, effort = (
-        _by_effort(chat.reasoning, dropped)
+        _by_effort(chat.reasoning, row, dropped)
         if row.reasoning == "effort"
         else (_by_tokens(chat.reasoning, limit, dropped), None)
     )
@@ -57,11 +57,11 @@ def _by_tokens(reasoning: Reasoning, limit: int, dropped: list[str]) -> dict[str
     return {"type": "enabled", "budget_tokens": min(max(tokens, THINKING_MIN), limit - 1)}
 
 
-def _by_effort(reasoning: Reasoning, dropped: list[str]) -> tuple[dict[str, Any] | None, str | None]:
+def _by_effort(reasoning: Reasoning, row: ModelRow, dropped: list[str]) -> tuple[dict[str, Any] | None, str | None]:
     """Of models that think as much as they see fit, and by themselves not at all: some refuse to be told so."""
     if reasoning.effort == "none" or reasoning.tokens == 0:
         return None, None
     if reasoning.effort is None:
         dropped.append("reasoning")  # this dialect has efforts, not amounts, for these
         return None, None
-    return {"type": "adaptive"}, _EFFORTS.get(reasoning.effort, reasoning.effort)
+    return {"type": "adaptive"}, row.reasoning_limits.effort(reasoning.effort, _EFFORTS)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from llmd.chat import NamedTool, Reasoning, ResponseFormat
+from llmd.core.rows import ReasoningLimits
 from tests.support.calls import body, dropped
 
 SCHEMA = {"type": "object"}
@@ -31,6 +32,12 @@ def test_a_model_that_thinks_as_it_sees_fit_is_told_an_effort(
     assert made.get("output_config") == (None if effort is None else {"effort": effort})
     told = dropped("anthropic", 500, reasoning=reasoning, facts=BY_EFFORT)
     assert told == (["reasoning"] if reasoning.tokens else [])
+
+
+def test_a_model_that_knows_more_efforts_is_told_those() -> None:
+    facts = {**BY_EFFORT, "reasoning_limits": ReasoningLimits(efforts=("low", "medium", "high", "xhigh"))}
+    made = body("anthropic", 500, reasoning=Reasoning(effort="xhigh"), facts=facts)
+    assert made["output_config"] == {"effort": "xhigh"}
 
 
 def test_an_effort_stands_beside_a_schema_and_takes_the_place_of_sampling() -> None:
