@@ -6,6 +6,10 @@ from msgspec import Struct
 from llmd.dialects.base import Offered
 
 
+class _Provider(Struct):
+    max_completion_tokens: int | None = None
+
+
 class _Model(Struct):
     """`context_length` is OpenRouter's and Together's, `context_window` Groq's, `max_model_len` vLLM's."""
 
@@ -15,11 +19,13 @@ class _Model(Struct):
     max_context_length: int | None = None  # Mistral
     max_model_len: int | None = None
     max_completion_tokens: int | None = None  # Groq
+    top_provider: _Provider | None = None  # OpenRouter, of the one that it asks first
 
     def offered(self) -> Offered:
         lengths = (self.context_length, self.context_window, self.max_context_length, self.max_model_len)
         known = next((length for length in lengths if length and length > 0), None)
-        return Offered(self.id, known, self.max_completion_tokens or None)
+        longest = self.max_completion_tokens or (self.top_provider and self.top_provider.max_completion_tokens)
+        return Offered(self.id, known, longest or None)
 
 
 class _List(Struct):
