@@ -5,7 +5,7 @@ llmd models claude
 llmd models --json
 
 Providers are asked for their models with their keys, those beyond this machine once in five minutes. A * stands behind
-the model of requests that name none.
+the model of requests that name none. What reading and writing caches costs, calls and long inputs, is told with --json.
 """
 
 import argparse

@@ -16,13 +16,16 @@ default_model = "work/m1"
 [providers.work]
 dialect = "echo"
 [providers.work.models.m1]
-price = { input = 0.25, output = 10.0 }
+price = { input = 0.25, output = 10.0, cache_read = 0.025, tiers = [{ above = 9, input = 0.5, output = 20.0 }] }
 context_tokens = 128000
 max_output_tokens = 4096
 [providers.work.models."m\\u001b[2J"]
 
 [providers.anthropic]
 """
+
+PRICE = {"input": 0.25, "output": 10.0, "cache_read": 0.025}
+TIERS = [{"above": 9, "input": 0.5, "output": 20.0}]
 
 
 @pytest.fixture
@@ -57,7 +60,8 @@ def test_only_those_with_all_the_texts_in_their_names_are_shown() -> None:
 @pytest.mark.usefixtures("daemon")
 def test_for_a_program_it_is_what_the_daemon_answers() -> None:
     (model,) = json.loads(llmd("models", "--json", "work/m1").out)["models"]
-    assert (model["price"], model["default"]) == ({"input": 0.25, "output": 10.0}, True)
+    assert (model["price"], model["default"]) == ({**PRICE, "tiers": TIERS}, True)
+    assert "caches costs" in llmd("models", "--help").out
 
 
 def test_without_a_daemon_it_says_so_when_it_may_start_none() -> None:
