@@ -51,10 +51,19 @@ class Known(Struct, frozen=True, kw_only=True):
 
 
 # Sources: OpenAI's reference of `stop`, its answers to these params from models that reason, and from those that do not
-# "Unsupported parameter: 'reasoning.effort' is not supported with this model".
+# "Unsupported parameter: 'reasoning.effort' is not supported with this model"; its reference of efforts.
 _OPENAI = (
     Family(like=r"^(o\d|gpt-[5-9])(?!.*-chat)", refuses=("temperature", "top_p", "stop")),
     Family(like=r"^(ft:)?(chatgpt-4o|gpt-[34]|gpt-5-chat)", refuses=("reasoning",)),
+    *(
+        Family(like=like, reasoning_limits=ReasoningLimits(off=efforts[0] == "none", efforts=efforts))
+        for like, efforts in {
+            r"^o\d": ("low", "medium", "high"),
+            r"^gpt-5-pro": ("high",),
+            r"^gpt-5(-mini|-nano)?(-\d|$)": ("minimal", "low", "medium", "high"),
+            r"^gpt-5\.1(-\d|$)": ("none", "low", "medium", "high"),
+        }.items()
+    ),
 )
 # Sources: Anthropic's pages on adaptive thinking and on migrating to Opus 4.7, and its answer "`temperature` and
 # `top_p` cannot both be specified for this model" from Opus 4.1 and all since (BerriAI/litellm#15097).

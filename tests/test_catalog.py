@@ -210,6 +210,13 @@ def test_what_models_refuse_and_how_they_are_told_to_think(
 @pytest.mark.parametrize(
     ("target", "limits"),
     [
+        ("openai/gpt-5-mini", ReasoningLimits(off=False, efforts=("minimal", "low", "medium", "high"))),
+        ("openai/gpt-5-2025-08-07", ReasoningLimits(off=False, efforts=("minimal", "low", "medium", "high"))),
+        ("openai/gpt-5-pro", ReasoningLimits(off=False, efforts=("high",))),
+        ("openai/gpt-5.1", ReasoningLimits(efforts=("none", "low", "medium", "high"))),
+        ("openai/gpt-5.1-codex-max", ReasoningLimits()),
+        ("openai/gpt-5.2", ReasoningLimits()),
+        ("openai/o4-mini", ReasoningLimits(off=False, efforts=("low", "medium", "high"))),
         ("gemini/gemini-2.5-pro", ReasoningLimits(least=128, most=32_768, off=False)),
         ("gemini/gemini-2.5-flash-lite", ReasoningLimits(least=512, most=24_576)),
         ("gemini/gemini-2.5-flash-preview-09-2025", ReasoningLimits(most=24_576)),

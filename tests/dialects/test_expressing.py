@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from llmd.chat import Reasoning
+from llmd.core.rows import ReasoningLimits
 from llmd.dialects.expressing import expressible
 from tests.support.calls import ask, row
 
@@ -42,3 +43,24 @@ def test_a_top_p_stays_where_the_temperature_is_not_taken_anyway() -> None:
     both = ask(temperature=0.5, top_p=0.5)
     refuses = ("temperature", "temperature_with_top_p")
     assert expressible(both, row(refuses=refuses)) == (ask(top_p=0.5), ["temperature"])
+
+
+@pytest.mark.parametrize(
+    ("effort", "limits", "told"),
+    [
+        ("none", ReasoningLimits(off=False, efforts=("minimal", "low")), "minimal"),
+        ("minimal", ReasoningLimits(efforts=("none", "low")), "low"),
+        ("none", ReasoningLimits(efforts=("none", "low")), "none"),
+        ("none", ReasoningLimits(efforts=("low", "high")), "none"),
+        ("xhigh", ReasoningLimits(efforts=("low", "high")), "high"),
+        ("xhigh", ReasoningLimits(), "xhigh"),
+    ],
+)
+def test_an_effort_is_the_nearest_that_the_model_knows(effort: Any, limits: ReasoningLimits, told: Any) -> None:
+    asked = ask(reasoning=Reasoning(effort=effort))
+    assert expressible(asked, row(reasoning_limits=limits)) == (ask(reasoning=Reasoning(effort=told)), [])
+
+
+def test_a_number_of_tokens_is_no_effort() -> None:
+    asked = ask(reasoning=Reasoning(tokens=9))
+    assert expressible(asked, row(reasoning_limits=ReasoningLimits(efforts=("low",)))) == (asked, [])
