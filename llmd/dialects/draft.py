@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET, Struct
+from msgspec.structs import replace
 
 from llmd.chat import Delta, FinishReason, ToolCall, ToolCallDelta, Usage
 from llmd.core.outcomes import Answer, Failure, Outcome
 from llmd.dialects.base import Headers
 from llmd.dialects.events import Event
-from llmd.dialects.refusals import request_id
+from llmd.dialects.refusals import read_stream_error, request_id
 from llmd.scalars import AMOUNT_MAX
 
 TICKS_A_NANO_USD = 10  # xAI bills in ticks of 1e-10 USD
@@ -85,6 +86,15 @@ class Draft:
         self._reasoning.append(text)
         return [Delta(reasoning=text)]
 
+    def say_rest(self, text: str) -> list[Delta]:
+        """What of this, which is the whole text, has not been said yet. What was said in other words stands."""
+        said = "".join(self._texts)
+        return self.say(text[len(said) :]) if text.startswith(said) else []
+
+    def think_rest(self, text: str) -> list[Delta]:
+        thought = "".join(self._reasoning)
+        return self.think(text[len(thought) :]) if text.startswith(thought) else []
+
     def refuse(self, text: str | None) -> None:
         if text:
             self._refusals.append(text)
@@ -107,6 +117,15 @@ class Draft:
         )
         return [Delta(tool_call=delta)]
 
+    def call_rest(self, index: int, arguments: str) -> list[Delta]:
+        """What of these arguments, which are all of the call at `index`, has not been told yet."""
+        told = "".join(self._calls[index].arguments)
+        rest = arguments[len(told) :] if arguments.startswith(told) else ""
+        return self.call(index, None, None, rest) if rest else []
+
+    def id_of(self, index: int) -> str:
+        return self._calls[index].id or f"call_{index}"
+
     @property
     def calls(self) -> int:
         return len(self._calls)
@@ -120,6 +139,13 @@ class Draft:
             kind="upstream_invalid", message=message, http_status=200, request_id=self.request_id, usage=usage
         )
 
+    def fail(self, error: Any) -> None:
+        """By an `error` member of the answer; what it says of its cost with that is what the call has cost."""
+        self.failure = self.with_cost(read_stream_error(error, self.headers))
+
+    def with_cost(self, failure: Failure) -> Failure:
+        return replace(failure, usage=self.usage, cost_nano_usd=self.cost_nano_usd)
+
     @staticmethod
     def arguments(text: str) -> dict[str, Any] | None:
         """Those of a tool call; None where they are no JSON object."""
@@ -129,20 +155,25 @@ class Draft:
             value = msgspec.json.decode(text)
         except (msgspec.DecodeError, UnicodeError, RecursionError):
             return None
-        return value if isinstance(value, dict) else None
+        return {} if value is None else value if isinstance(value, dict) else None
 
     def outcome(self) -> Outcome:
         if self.failure is not None:
             return self.failure
+        finish = "refusal" if self._refusals else self.finish()
         calls = []
         for index, partial in sorted(self._calls.items()):
-            arguments = self.arguments("".join(partial.arguments))
+            text = "".join(partial.arguments)
+            arguments = self.arguments(text)
+            half = finish == "length" and index == self.last_call and (arguments is None or not text)
+            if half:  # it ended within this call, and what it had written is paid for
+                continue
             if arguments is None:
-                return self.invalid("the model's tool call has arguments that are not JSON", self.usage)
-            calls.append(ToolCall(partial.id or f"call_{index}", partial.name, arguments))
+                return self.with_cost(self.invalid("the model's tool call has arguments that are not JSON"))
+            calls.append(ToolCall(self.id_of(index), partial.name, arguments))
         return Answer(
             text="".join(self._texts),
-            finish_reason="refusal" if self._refusals else self.finish(),
+            finish_reason=finish,
             tool_calls=calls,
             reasoning="".join(self._reasoning) or None,
             refusal="".join(self._refusals) or None,

@@ -70,7 +70,8 @@ def _openai() -> Sample:
         {"choices": [], "usage": usage},
     )
     stream = [b": comment\n\n", *stream, b"data: [DONE]\n\n"]
-    return Sample("text/event-stream", stream, json.dumps(whole).encode(), answered(), len(stream) - 1)
+    made = answered(state={"reasoning_content": THOUGHT})
+    return Sample("text/event-stream", stream, json.dumps(whole).encode(), made, len(stream) - 1)
 
 
 def _anthropic() -> Sample:
