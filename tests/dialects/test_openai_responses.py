@@ -1,6 +1,5 @@
 """The words of OpenAI's Responses: what a request becomes in them, and what of an answer only they have."""
 
-import json
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from llmd.chat import (
     ToolCallPart,
     ToolResultPart,
 )
-from llmd.core.outcomes import Answer, Failure
+from llmd.core.outcomes import Answer
 from llmd.dialects import DIALECTS
-from tests.dialects.samples import SAMPLES, read_as, sse
+from tests.dialects.samples import SAMPLES, read_as
 from tests.support.calls import ask, body, dropped, row
 
 NAME = "openai-responses"
@@ -118,74 +117,3 @@ def test_the_address_and_no_credentials() -> None:
     call = DIALECTS[NAME].request(ask(), row(base_url="https://api.example/v1/"), None, False)
     assert call.url == "https://api.example/v1/responses"
     assert call.headers == {"content-type": "application/json", "accept": "application/json"}
-
-
-# -- what comes back ------------------------------------------------------------------------------------------------
-
-
-def read(**response: Any) -> Any:
-    message = {"type": "message", "content": [{"type": "output_text", "text": "a"}]}
-    whole = {"status": "completed", "output": [message], **response}
-    return read_as(NAME, [json.dumps(whole).encode()], stream=False)[0]
-
-
-@pytest.mark.parametrize(
-    ("status", "reason", "finish"),
-    [
-        ("completed", None, "stop"),
-        ("incomplete", "max_output_tokens", "length"),
-        ("incomplete", "content_filter", "content_filter"),
-        ("queued", None, "other"),
-        (None, None, "other"),
-    ],
-)
-def test_why_it_ended(status: str | None, reason: str | None, finish: str) -> None:
-    details = None if reason is None else {"reason": reason}
-    assert read(status=status, incomplete_details=details).finish_reason == finish
-
-
-def test_a_refusal_is_no_text_and_a_finish_reason() -> None:
-    message = {"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}
-    made = read(output=[message])
-    assert (made.text, made.refusal, made.finish_reason) == ("", "no", "refusal")
-    pieces = sse(
-        {"type": "response.refusal.delta", "delta": "n"},
-        {"type": "response.refusal.delta", "delta": "o"},
-        {"type": "response.completed", "response": {"status": "completed", "output": [message]}},
-    )
-    assert read_as(NAME, pieces)[0] == made
-
-
-def test_a_stream_that_tells_only_its_end_is_whole() -> None:
-    whole = {"status": "completed", "output": [{"type": "message", "content": [{"type": "output_text", "text": "a"}]}]}
-    outcome, deltas = read_as(NAME, sse({"type": "response.completed", "response": whole}))
-    assert isinstance(outcome, Answer)
-    assert (outcome.text, [delta.text for delta in deltas]) == ("a", ["a"])
-
-
-def test_what_the_provider_bills_is_the_cost_rounded_up() -> None:
-    usage = {"input_tokens": 1, "output_tokens": 1, "cost_in_usd_ticks": 11}
-    assert read(usage=usage).cost_nano_usd == 2
-    assert read(usage={**usage, "cost_in_usd_ticks": None}).cost_nano_usd is None
-
-
-def test_half_a_usage_is_none() -> None:
-    assert read(usage={"input_tokens": 1}).usage is None
-
-
-@pytest.mark.parametrize(
-    "last",
-    [
-        {"type": "error", "code": "server_error", "message": "broken"},
-        {"type": "error", "error": {"code": "server_error", "message": "broken"}},
-        {
-            "type": "response.failed",
-            "response": {"status": "failed", "error": {"code": "server_error", "message": "broken"}},
-        },
-    ],
-    ids=["flat", "nested", "failed"],
-)
-def test_an_error_within_a_stream_ends_it_with_that_error(last: dict[str, Any]) -> None:
-    outcome, _ = read_as(NAME, [*SAMPLES[NAME].stream[:3], *sse(last)])
-    assert isinstance(outcome, Failure)
-    assert (outcome.kind, outcome.provider_text) == ("upstream_unavailable", "broken")
