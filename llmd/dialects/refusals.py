@@ -20,14 +20,30 @@ UNBILLED_STATUSES = frozenset({400, 401, 402, 403, 404, 405, 413, 415, 422, 429}
 RETRY_AFTER_MAX_S = 86_400.0
 
 _TOO_LONG = re.compile(
-    r"context[_ ]length|maximum context|context size|context window|prompt is too long|too many tokens|"
-    r"exceed_context_size",
+    r"context[_ ]length|maximum context|context size|context window|context limit|prompt is too long|too many tokens|"
+    r"maximum number of tokens|maximum prompt length|exceed_context_size",
     re.I,
 )
 _FILTERED = re.compile(r"content_filter|content_policy|responsible_?ai|moderation", re.I)
 _NO_MODEL = re.compile(r"model_not_found|model .{0,200}(does not exist|not found)|no such model|unknown_model", re.I)
 _BAD_KEY = re.compile(r"invalid_api_key|api_key_invalid|incorrect api key|api key not valid", re.I)
-_QUOTA = re.compile(r"insufficient_quota|billing|credit balance|exceeded your current quota", re.I)
+_NO_QUOTA = re.compile(r"insufficient_quota|billing", re.I)
+_QUOTA = re.compile(r"billing|credit balance|exceeded your current quota", re.I)
+_NO_CREDIT = re.compile(r"credit balance is too low|insufficient balance", re.I)
+_STATUS = re.compile(r"[45][0-9]{2}")
+_RATE = re.compile(r"rate[ _-]?limit|too_?many_?requests|throttl", re.I)
+
+_STATUSES = (
+    (re.compile(r"insufficient_quota|resource_?exhausted", re.I), 429),
+    (_RATE, 429),
+    (re.compile(r"context_length|exceed_context_size", re.I), 400),
+    (re.compile(r"model_not_found|not_?found", re.I), 404),
+    (re.compile(r"authentication|unauthenticated|unauthorized|api_key", re.I), 401),
+    (re.compile(r"permission", re.I), 403),
+    (re.compile(r"content_filter|content_policy|invalid_prompt|invalid_request|invalid_argument", re.I), 400),
+    (re.compile(r"overloaded", re.I), 529),
+)
+"""What an error within a 200 would have been as a status, by its code and type; of several, the first."""
 
 
 class _Words:
@@ -49,6 +65,10 @@ class _Words:
             str(inner[name]) for name in ("code", "type", "status") if isinstance(inner.get(name), str | int)
         )
         self.all = f"{self.codes} {self.message or ''}"
+        said = [str(inner.get(name)) for name in ("code", "status_code", "status")]
+        self.status = next((int(number) for number in said if _STATUS.fullmatch(number)), None)
+        metadata = inner.get("metadata")
+        self.flagged = isinstance(metadata, dict) and "reasons" in metadata  # OpenRouter's moderation
         details = inner.get("details")
         known = [detail for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []
         delays = [_seconds(detail["retryDelay"]) for detail in known if isinstance(detail.get("retryDelay"), str)]
@@ -58,13 +78,17 @@ class _Words:
 def read_error(status: int, headers: Headers, body: bytes) -> Failure:
     """The Failure that a response with an error status and this body is."""
     words = _Words(body)
-    kind, message, retryable = _classify(status, words)
+    after_s = retry_after_s(headers) or words.retry_after_s
+    kind, message, retryable = _classify(status, words, after_s)
+    should = headers.get("x-should-retry", "").lower()
+    if should in ("true", "false") and kind != "context_too_long":
+        retryable = should == "true"
     return Failure(
         kind=kind,
         message=message,
         retryable=retryable,
         billed=billed(status),
-        retry_after_s=retry_after_s(headers) or words.retry_after_s,
+        retry_after_s=after_s,
         http_status=status,
         request_id=request_id(headers),
         # What a provider says of a key that it refused may quote the key.
@@ -75,35 +99,48 @@ def read_error(status: int, headers: Headers, body: bytes) -> Failure:
 def read_stream_error(error: Any, headers: Headers) -> Failure:
     """The Failure that an `error` member behind a status 200 is: the provider may have worked until then."""
     words = _Words(msgspec.json.encode({"error": error}))
-    code = error.get("code") if isinstance(error, dict) else None
-    status = code if isinstance(code, int) and 400 <= code < 600 else 502
-    kind, message, retryable = _classify(status, words)
+    kind, message, retryable = _classify(_status(words), words, words.retry_after_s)
     return Failure(
         kind=kind,
         message=message,
         retryable=retryable,
+        retry_after_s=words.retry_after_s,
         http_status=200,
         request_id=request_id(headers),
         provider_text=None if kind == "upstream_auth" else words.message,
     )
 
 
-def _classify(status: int, words: _Words) -> tuple[str, str, bool | None]:
+def _status(words: _Words) -> int:
+    """What it would have been as a status."""
+    if words.status is not None:
+        return words.status
+    for pattern, status in _STATUSES:
+        if pattern.search(words.codes):
+            return status
+    return 429 if _RATE.search(words.all) else 400 if _TOO_LONG.search(words.all) else 502
+
+
+def _classify(status: int, words: _Words, after_s: float | None) -> tuple[str, str, bool | None]:
     """Kind, message, and whether to retry where that differs from what the kind says."""
-    if status in (400, 404, 413, 422, 500) and _TOO_LONG.search(words.all):
+    if status == 413 and _RATE.search(words.codes):  # Groq's, of what is more than a minute's allowance by itself
+        return "upstream_rate_limited", "the request is larger than the provider's rate limit", False
+    if status in (400, 404, 413, 422, 500, 502) and _TOO_LONG.search(words.all):
         return "context_too_long", "the request is longer than the model's context window", None
+    if words.flagged or (status in (400, 422) and _FILTERED.search(words.codes)):
+        return "content_filtered", "the provider's content filter refused the request", None
+    if status == 402 or (status == 400 and _NO_CREDIT.search(words.all)):
+        return "upstream_auth", "the provider account is out of credit", None
     if status in (401, 403) or (status == 400 and _BAD_KEY.search(words.all)):
         return "upstream_auth", "the provider refused the key, or this use of it", None
-    if status == 402:
-        return "upstream_auth", "the provider account is out of credit", None
     if status == 404 or (status == 400 and _NO_MODEL.search(words.all)):
         return "model_not_found", "the provider knows no such model, or serves nothing at this base_url", None
     if status == 429:
-        if _QUOTA.search(words.all):
+        # Some speak of billing behind every limit: one that ends by itself is no quota that is used up.
+        passing = after_s is not None or _RATE.search(words.codes)
+        if _NO_QUOTA.search(words.codes) or (_QUOTA.search(words.all) and not passing):
             return "upstream_rate_limited", "the provider account's quota is used up", False
         return "upstream_rate_limited", "the provider's rate limit is reached", None
-    if status in (400, 422) and _FILTERED.search(words.codes):
-        return "content_filtered", "the provider's content filter refused the request", None
     if status == 413:
         return "context_too_long", "the request is larger than the provider takes", None
     if status in (408, 409) or status >= 500:

@@ -165,6 +165,8 @@ def test_calls_beside_one_another_are_told_by_their_places() -> None:
     )
     assert made.tool_calls == [CALL, ToolCall("c2", "g", {"y": 2})]
     assert told_of_calls(deltas) == [(0, "c1", "f", '{"x": 1}'), (1, "c2", "g", '{"y": 2}')]
+    pieces = [delta.tool_call for delta in deltas if delta.tool_call]
+    assert [piece.index for piece in pieces] == [0, 1, 1, 0, 1, 0]  # each as it came
 
 
 def test_what_only_the_end_of_a_stream_holds_is_told_behind_what_came_before() -> None:

@@ -15,6 +15,9 @@ def openai(message: str = "no", **more: Any) -> Any:
     return {"error": {"message": message, **more}}
 
 
+RATE = "upstream_rate_limited"
+QUOTA = "You exceeded your current quota, please check your plan and billing details"
+
 TABLE: list[tuple[int, Any, str, bool | None]] = [
     # OpenAI
     (401, openai("Incorrect API key provided: sk-1", code="invalid_api_key"), "upstream_auth", None),
@@ -37,7 +40,8 @@ TABLE: list[tuple[int, Any, str, bool | None]] = [
         None,
     ),
     (400, openai("prompt is too long: 210000 tokens > 200000 maximum"), "context_too_long", None),
-    (400, openai("Your credit balance is too low"), "upstream_invalid", None),
+    (400, openai("input length and `max_tokens` exceed context limit: 9 + 9 > 10"), "context_too_long", None),
+    (400, openai("Your credit balance is too low"), "upstream_auth", None),
     (413, {"type": "error", "error": {"type": "request_too_large"}}, "context_too_long", None),
     # Gemini, which says it in a list too
     (
@@ -47,9 +51,15 @@ TABLE: list[tuple[int, Any, str, bool | None]] = [
         None,
     ),
     (429, [openai("quota", status="RESOURCE_EXHAUSTED")], "upstream_rate_limited", None),
+    (429, openai(QUOTA, status="RESOURCE_EXHAUSTED"), "upstream_rate_limited", False),
+    (429, openai(QUOTA, status="RESOURCE_EXHAUSTED", details=[{"retryDelay": "48s"}]), "upstream_rate_limited", None),
+    (400, openai("The input token count (9) exceeds the maximum number of tokens allowed"), "context_too_long", None),
     # OpenRouter
     (402, openai("Insufficient credits", code=402), "upstream_auth", None),
-    (403, openai("Your input was flagged by moderation", metadata={"reasons": []}), "upstream_auth", None),
+    (403, openai("Your input was flagged", metadata={"reasons": ["violence"]}), "content_filtered", None),
+    # Groq, whose limits speak of upgrades; the last of what no waiting makes small enough
+    (429, openai("Rate limit reached: see billing", type="tokens", code="rate_limit_exceeded"), RATE, None),
+    (413, openai("Request too large on tokens per minute", type="tokens", code="rate_limit_exceeded"), RATE, False),
     # llama.cpp, vLLM
     (400, openai("request (9 tokens) exceeds", type="exceed_context_size_error"), "context_too_long", None),
     (500, openai("the request exceeds the available context size"), "context_too_long", None),
@@ -63,6 +73,7 @@ TABLE: list[tuple[int, Any, str, bool | None]] = [
         "upstream_auth",
         None,
     ),
+    (400, {"code": "x", "error": "This model's maximum prompt length is 9 but it has 10"}, "context_too_long", None),
     (404, {"error": "model 'x' not found"}, "model_not_found", None),
     # nobody's
     (408, None, "upstream_unavailable", None),
@@ -93,8 +104,76 @@ def test_only_a_request_that_was_refused_is_certainly_free(status: int, billed: 
 def test_an_error_behind_a_200_may_have_cost_something_whatever_it_says() -> None:
     failed = read_stream_error({"code": 401, "message": "no"}, {})
     assert (failed.kind, failed.billed, failed.http_status) == ("upstream_auth", "unknown", 200)
-    assert read_stream_error("overloaded", {}).kind == "upstream_unavailable"
-    assert read_stream_error({"code": "rate_limit_exceeded", "message": "x"}, {}).kind == "upstream_unavailable"
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retryable"),
+    [
+        # in numbers, under any of their names
+        ({"code": 429, "message": "slow down"}, RATE, None),
+        ({"code": "429", "message": "slow down"}, RATE, None),
+        ({"status_code": 400, "message": "no"}, "upstream_invalid", None),
+        ({"status": 503, "message": "no"}, "upstream_unavailable", None),
+        ({"code": 1300, "status_code": 404}, "model_not_found", None),
+        # in words
+        ({"code": "rate_limit_exceeded", "message": "Requests have exceeded token rate limit"}, RATE, None),
+        ({"type": "rate_limit_error", "message": "x"}, RATE, None),
+        ({"code": "insufficient_quota", "message": "x"}, RATE, False),
+        ({"status": "RESOURCE_EXHAUSTED", "details": [{"retryDelay": "48s"}]}, RATE, None),
+        ({"code": "context_length_exceeded", "message": "x"}, "context_too_long", None),
+        ({"type": "invalid_request_error", "message": "x"}, "upstream_invalid", None),
+        ({"type": "invalid_request_error", "message": "prompt is too long: 9 tokens"}, "context_too_long", None),
+        ({"code": "invalid_prompt", "message": "x"}, "upstream_invalid", None),
+        ({"code": "content_filter", "message": "x"}, "content_filtered", None),
+        ({"type": "authentication_error", "message": "x"}, "upstream_auth", None),
+        ({"type": "invalid_request_error", "code": "invalid_api_key"}, "upstream_auth", None),
+        ({"type": "permission_error", "message": "x"}, "upstream_auth", None),
+        ({"type": "not_found_error", "message": "x"}, "model_not_found", None),
+        ({"type": "overloaded_error", "message": "Overloaded"}, "upstream_unavailable", None),
+        ({"code": "server_error", "message": "x"}, "upstream_unavailable", None),
+        # in the message alone
+        ({"message": "the request exceeds the available context size"}, "context_too_long", None),
+        ({"code": 500, "type": "server_error", "message": "Context size has been exceeded."}, "context_too_long", None),
+        ({"code": 502, "message": "maximum context length is 10 tokens"}, "context_too_long", None),
+        ("Rate limit reached, too many tokens a minute", RATE, None),
+        ("overloaded", "upstream_unavailable", None),
+        (None, "upstream_unavailable", None),
+    ],
+    ids=str,
+)
+def test_an_error_behind_a_200_is_what_its_code_or_its_type_says(error: Any, kind: str, retryable: bool | None) -> None:
+    failed = read_stream_error(error, {})
+    assert (failed.kind, failed.retryable, failed.billed) == (kind, retryable, "unknown")
+    assert KINDS["context_too_long"].retryable is False
+
+
+def test_when_to_come_back_is_told_within_a_stream_too() -> None:
+    assert read_stream_error({"code": 429, "details": [{"retryDelay": "48s"}]}, {}).retry_after_s == 48.0
+
+
+def test_a_quota_that_has_a_time_to_come_back_is_not_used_up() -> None:
+    body = json.dumps(openai(QUOTA)).encode()
+    assert read_error(429, {}, body).retryable is False
+    assert read_error(429, {"retry-after": "3"}, body).retryable is None
+    final = json.dumps(openai(QUOTA, code="insufficient_quota")).encode()
+    assert read_error(429, {"retry-after": "3"}, final).retryable is False
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "said", "retryable"),
+    [
+        (500, "x", "false", False),
+        (429, "x", "FALSE", False),
+        (400, "x", "true", True),
+        (500, "x", "perhaps", None),
+        (400, "prompt is too long", "true", None),  # it will be as long the next time
+    ],
+)
+def test_a_provider_that_says_whether_to_try_again_is_believed(
+    status: int, message: str, said: str, retryable: bool | None
+) -> None:
+    failed = read_error(status, {"x-should-retry": said}, json.dumps(openai(message)).encode())
+    assert failed.retryable is retryable
 
 
 def test_the_providers_words_are_passed_on_but_not_about_keys() -> None:
