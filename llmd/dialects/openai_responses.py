@@ -36,12 +36,11 @@ class OpenAIResponses:
     read_models = staticmethod(read_models)
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
-        dropped = [name for name in ("stop", "seed") if getattr(chat, name) is not None]
+        dropped = [name for name in ("stop", "seed") if getattr(chat, name) is not None] + _unsaid(chat)
         body: dict[str, Any] = {
             "model": row.model,
             "input": [item for turn in chat.turns if turn.role != "system" for item in _items(turn, row.provider)],
             "store": False,
-            "include": ["reasoning.encrypted_content"],
         }
         if instructions := "\n\n".join(turn.text for turn in chat.turns if turn.role == "system"):
             body["instructions"] = instructions
@@ -55,6 +54,8 @@ class OpenAIResponses:
                 body["reasoning"] = {"effort": chat.reasoning.effort, "summary": "auto"}
             else:
                 dropped.append("reasoning")  # this dialect has efforts, not amounts
+        if "reasoning" in body or "temperature" in row.refuses:
+            body["include"] = ["reasoning.encrypted_content"]  # a 400 where the model does not reason
         if chat.tools is not None:
             body["tools"] = [
                 {"type": "function", "name": tool.name, "parameters": tool.parameters, "strict": False}
@@ -74,6 +75,17 @@ class OpenAIResponses:
 
     def count(self, call: HttpCall) -> HttpCall | None:
         return asking(call, call.url + "/input_tokens", members(call, _READ))
+
+
+def _unsaid(chat: Chat) -> list[str]:
+    """Parts of system messages that are no text: instructions are."""
+    return [
+        f"messages[{at}].content[{place}]"
+        for at, turn in enumerate(chat.messages or [])
+        if turn.role == "system"
+        for place, part in enumerate(turn.parts)
+        if isinstance(part, ImagePart | FilePart)
+    ]
 
 
 def _items(turn: Message, provider: str) -> list[Any]:

@@ -28,8 +28,8 @@ BARE = {
     "model": "m1",
     "input": [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}],
     "store": False,
-    "include": ["reasoning.encrypted_content"],
 }
+SEALED = {"include": ["reasoning.encrypted_content"]}
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ BARE = {
         ({}, {}),
         ({"system": "be kind"}, {"instructions": "be kind"}),
         ({"temperature": 0.0, "top_p": 0.5}, {"temperature": 0.0, "top_p": 0.5}),
-        ({"reasoning": Reasoning(effort="low")}, {"reasoning": {"effort": "low", "summary": "auto"}}),
+        ({"reasoning": Reasoning(effort="low")}, {"reasoning": {"effort": "low", "summary": "auto"}, **SEALED}),
         ({"tool_choice": "required"}, {"tool_choice": "required"}),
         ({"tool_choice": NamedTool("f")}, {"tool_choice": {"type": "function", "name": "f"}}),
         (
@@ -77,6 +77,20 @@ def test_the_limit_is_the_one_that_was_decided_and_a_stream_is_asked_for() -> No
 def test_what_cannot_be_said_is_told_as_dropped(params: dict[str, Any], names: list[str]) -> None:
     assert dropped(NAME, **params) == names
     assert body(NAME, **params) == BARE
+
+
+def test_an_image_among_the_instructions_is_told_as_dropped() -> None:
+    parts = [TextPart("be kind"), ImagePart("image/png", "AAAA"), FilePart("text/csv", "AAAA")]
+    turns = [Message("system", "be brief"), Message("system", parts), Message("user", "hello")]
+    assert dropped(NAME, messages=turns) == ["messages[1].content[1]", "messages[1].content[2]"]
+    assert body(NAME, messages=turns)["instructions"] == "be brief\n\nbe kind"
+    assert dropped(NAME, messages=[Message("user", parts)]) == []
+
+
+def test_thoughts_are_asked_for_sealed_only_of_a_model_that_reasons() -> None:
+    assert "include" not in body(NAME)
+    assert body(NAME, facts={"refuses": ("temperature", "top_p")})["include"] == SEALED["include"]
+    assert body(NAME, reasoning=Reasoning(effort="none"))["include"] == SEALED["include"]
 
 
 def test_turns_become_items_with_calls_and_results_of_their_own() -> None:
