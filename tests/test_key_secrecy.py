@@ -5,7 +5,9 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -13,8 +15,12 @@ import anyio.to_thread
 import msgspec
 import pytest
 
+from llmd.catalog import ProviderRow
+from llmd.core.outcomes import Failure
+from llmd.core.rows import ModelRow
 from llmd.dialects import DIALECTS
-from llmd.settings import KeySettings
+from llmd.dialects.base import HttpCall
+from llmd.settings import KeySettings, ProviderSettings
 from tests.support.calls import caller
 from tests.support.daemon import RunningDaemon, running_daemon
 from tests.support.upstream import Exchange, scripted
@@ -99,22 +105,64 @@ def reload(daemon: RunningDaemon) -> None:
         assert "result" in wire.call("daemon.reload")
 
 
-@pytest.mark.parametrize("dialect", sorted(DIALECTS))
-async def test_no_struct_shows_a_key_while_a_call_is_on_its_way(dialect: str) -> None:
-    shown: list[str] = []
+def structs(*roots: Any) -> list[msgspec.Struct]:
+    """Every Struct that is alive and known to the garbage collector, or that these lead to.
 
-    async def look(exchange: Exchange) -> None:
-        shown.extend(repr(found) for found in gc.get_objects() if isinstance(found, msgspec.Struct))
+    The collector does not list a Struct that holds no containers, as one with a key and nothing else would be.
+    """
+    waiting = [*roots, *(found for found in gc.get_objects() if isinstance(found, msgspec.Struct))]
+    seen: dict[int, Any] = {}
+    while waiting:
+        one = waiting.pop()
+        if id(one) in seen:
+            continue
+        seen[id(one)] = one
+        if isinstance(one, msgspec.Struct):
+            waiting += [getattr(one, name) for name in one.__struct_fields__]
+        elif isinstance(one, Mapping):
+            waiting += [*one.keys(), *one.values()]
+        elif isinstance(one, list | tuple | set | frozenset):
+            waiting += one
+        elif type(one).__module__.split(".")[0] in ("llmd", "tests"):
+            waiting += vars(one).values() if hasattr(one, "__dict__") else []
+    return [found for found in seen.values() if isinstance(found, msgspec.Struct)]
+
+
+class Bare(msgspec.Struct):
+    text: str
+
+
+def test_a_struct_that_the_collector_does_not_list_is_found_through_what_holds_it() -> None:
+    holder = SimpleNamespace(inner={"a": [Bare(CANARY)]})
+    assert [found for found in structs() if isinstance(found, Bare)] == []
+    assert Bare(CANARY) in structs(vars(holder))
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+async def test_no_struct_shows_a_key_while_a_call_is_on_its_way_or_behind_it(dialect: str, stream: bool) -> None:
+    shown: list[str] = []
+    kinds: set[type] = set()
+
+    def look(*roots: Any) -> None:
+        found = structs(*roots)
+        kinds.update(type(one) for one in found)
+        shown.extend(repr(one) for one in found)
+
+    async def tell(exchange: Exchange) -> None:
+        look(made, settings)
         await tell_tale(exchange)
 
-    headers = {"x-status": "400"}
+    settings = ProviderSettings(api_key=KeySettings(env="K"), headers={"x-status": "400"})
     async with (
-        scripted(look) as upstream,
-        caller(upstream.url, KeySettings(env="K"), {"K": CANARY}, dialect=dialect, headers=headers) as made,
+        scripted(tell) as upstream,
+        caller(upstream.url, settings.api_key, {"K": CANARY}, dialect=dialect, headers={"x-status": "400"}) as made,
     ):
-        shown.append(repr(await made.send()))
+        call = made.call(stream)
+        outcome = await made.send(stream)
+        look(made, settings, call, outcome)
         shown.append(repr(vars(made.provider)))
-    assert len(shown) >= 5
+    assert kinds >= {ProviderSettings, KeySettings, ProviderRow, ModelRow, HttpCall, Failure}
     assert [text for text in shown if CANARY in text] == []
 
 
