@@ -162,7 +162,10 @@ class ManyAsk(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tru
 
 
 class Relayed(Ask, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
-    """An Ask that came in OpenAI's words: `more` are members that llmd has none for, passed on where they are known."""
+    """An Ask that came in OpenAI's words.
+
+    more  members that llmd has no words for, by their paths ("user", "messages[1].name"): for who speaks the same
+    """
 
     more: dict[str, Any] = {}
 

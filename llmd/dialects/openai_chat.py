@@ -3,6 +3,7 @@
 What comes back is read in openai_chat_answers. Sources: the providers' API references and SDKs.
 """
 
+import re
 from typing import Any
 
 import msgspec
@@ -25,6 +26,9 @@ from llmd.dialects.listing import read_models
 from llmd.dialects.openai_chat_answers import ChatDraft
 from llmd.dialects.reading import reader
 
+_WITHIN = re.compile(r"(messages|tools)\[[0-9]{1,9}\]\.|response_format\.[^.]")
+_PARTS = re.compile(r"messages\[([0-9]{1,9})\]\.content\[")
+_STEP = re.compile(r"[^.\[\]]+")
 _WANTED = ("reasoning_details", "reasoning_content", "extra_content")
 """Members of an assistant's message that a provider wants back."""
 
@@ -37,10 +41,10 @@ class OpenAIChat:
 
     def request(self, chat: Chat, row: ModelRow, max_tokens: int | None, stream: bool) -> HttpCall:
         dropped: list[str] = []
-        body: dict[str, Any] = {
-            "model": row.model,
-            "messages": [m for turn in chat.turns for m in _messages(turn, row.provider)],
-        }
+        more = chat.more if isinstance(chat, Relayed) else {}
+        apart = {int(found[1]) for path in more if (found := _PARTS.match(path))}
+        said = [_messages(turn, row.provider, at in apart) for at, turn in enumerate(chat.turns)]
+        body: dict[str, Any] = {"model": row.model, "messages": [message for messages in said for message in messages]}
         if max_tokens is not None:
             body[row.max_tokens_name] = max_tokens
         for name in ("temperature", "top_p", "stop", "seed"):
@@ -52,14 +56,14 @@ class OpenAIChat:
             else:
                 dropped.append("reasoning")  # this dialect has efforts, not amounts
         if chat.tools is not None:
-            body["tools"] = [{"type": "function", "function": tool} for tool in chat.tools]
+            body["tools"] = [{"type": "function", "function": msgspec.to_builtins(tool)} for tool in chat.tools]
         if chat.tool_choice is not None:
             body["tool_choice"] = _tool_choice(chat.tool_choice)
         if (form := chat.response_format) is not None:
             schema = {"name": form.name, "schema": form.schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
-        if isinstance(chat, Relayed):
-            body = {**chat.more, **body}
+        within = {**body, "messages": [messages[-1] if messages else None for messages in said]}
+        dropped += [path for path, value in more.items() if not _add(body, within, path, value)]
         if stream:
             body["stream"] = True
             if row.stream_usage:
@@ -77,8 +81,26 @@ def _tool_choice(choice: str | NamedTool) -> Any:
     return choice if isinstance(choice, str) else {"type": "function", "function": {"name": choice.name}}
 
 
-def _messages(turn: Message, provider: str) -> list[dict[str, Any]]:
-    """One turn of ours is one message of theirs, but that each tool result is a message of its own."""
+def _add(body: dict[str, Any], within: Any, path: str, value: Any) -> bool:
+    """Put what came in these words where it was; whether that place is there."""
+    if not _WITHIN.match(path):
+        body.setdefault(path, value)
+        return True
+    *steps, name = _STEP.findall(path)
+    try:
+        for step in steps:
+            within = within[int(step) if isinstance(within, list) else step]
+        within[name] = value
+    except (LookupError, TypeError, ValueError):
+        return False
+    return True
+
+
+def _messages(turn: Message, provider: str, apart: bool) -> list[dict[str, Any]]:
+    """One turn of ours is one message of theirs, but that each tool result is a message of its own.
+
+    apart  whether its parts stay so, though they are all text
+    """
     if isinstance(turn.content, str):
         return [{"role": turn.role, "content": turn.content}]
     results = [
@@ -100,7 +122,7 @@ def _messages(turn: Message, provider: str) -> list[dict[str, Any]]:
     message: dict[str, Any] = {"role": "user" if turn.role == "tool" else turn.role}
     if content:
         texts = all(isinstance(part, TextPart) for part in turn.content if _part(part) is not None)
-        message["content"] = turn.text if texts else content
+        message["content"] = turn.text if texts and not apart else content
     if calls:
         message.setdefault("content", None)
         message["tool_calls"] = calls

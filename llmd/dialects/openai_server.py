@@ -1,10 +1,11 @@
 """OpenAI's chat completions from the other side: a request as a client of that API makes it, in llmd's words.
 
-What llmd has no word for goes into `more` and on to providers that speak the same words. What would be lost on the way
-is refused: several choices, media that llmd would have to fetch.
+What llmd has no word for goes into `more`, by its path, and on to providers that speak the same words. What would be
+lost on the way is refused: several choices, media that llmd would have to fetch.
 """
 
 import re
+from collections.abc import Iterator
 from typing import Any, Literal, get_args
 
 import msgspec
@@ -53,6 +54,7 @@ class _File(Struct):
 class _Part(Struct):
     type: str
     text: str | None = None
+    refusal: str | None = None
     image_url: _Url | None = None
     file: _File | None = None
 
@@ -134,6 +136,7 @@ def read_request(body: bytes) -> Request:
         for name, value in given.items():
             if value is not None and name not in _TAKEN and not _take(params, name, value):
                 params["more"][name] = value
+        params["more"] |= _beside(given, params)
         # Checked as the params of `execute` are.
         ask = msgspec.convert({**params, "messages": msgspec.to_builtins(turns)}, Relayed, strict=True)
     except msgspec.ValidationError as error:
@@ -208,7 +211,7 @@ def _arguments(text: str, path: str) -> dict[str, Any]:
 
 def _part(part: _Part, path: str) -> AnyPart:
     if part.type in ("text", "refusal"):
-        return TextPart(part.text or "")
+        return TextPart(part.text or part.refusal or "")
     if part.type == "image_url" and part.image_url is not None:
         media_type, data = _data(part.image_url.url, f"{path}.image_url.url")
         return ImagePart(media_type, data)
@@ -224,3 +227,49 @@ def _data(url: str, path: str) -> tuple[str, str]:
         reason = "expected a data: URL in base64, as in data:image/png;base64,...: llmd fetches nothing"
         raise LLMError("invalid_params", f"{path}: {reason}", path=path)
     return found[1], found[2]
+
+
+# -- what llmd has no words for ---------------------------------------------------------------------------------------
+
+_STRICT = "response_format.json_schema.strict"
+_PART = {"type": None, "text": None, "refusal": None, "image_url": {"url": None}, "file": {"file_data": None}}
+_WORDS: dict[str, Any] = {
+    "messages": {
+        "role": None,
+        "content": {
+            "type": None,
+            "text": None,
+            "refusal": None,
+            "image_url": {"url": None},
+            "file": {"file_data": None},
+        },
+        "tool_calls": {"id": None, "type": None, "function": {"name": None, "arguments": None}},
+        "tool_call_id": None,
+    },
+    "tools": {"type": None, "function": {"name": None, "description": None, "parameters": None}},
+    "response_format": {"type": None, "json_schema": {"name": None, "schema": None}},
+}
+"""The members within these that llmd reads; None is read as it is."""
+
+
+def _beside(given: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """The members within what has become `params` that llmd has no words for, by their paths."""
+    known = [(name, words) for name, words in _WORDS.items() if name in params]
+    found = {path: value for name, words in known for path, value in _unread(given[name], words, name)}
+    # llmd says it of every schema, and who has not asked for it is not to have it.
+    if "response_format" in params and found.setdefault(_STRICT, False) is True:
+        del found[_STRICT]
+    return found
+
+
+def _unread(value: Any, words: dict[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, list):
+        for at, one in enumerate(value):
+            yield from _unread(one, words, f"{path}[{at}]")
+    elif isinstance(value, dict):
+        for name, member in value.items():
+            if name not in words:
+                if member is not None:
+                    yield f"{path}.{name}", member
+            elif words[name] is not None:
+                yield from _unread(member, words[name], f"{path}.{name}")

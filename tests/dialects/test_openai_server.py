@@ -24,11 +24,12 @@ from llmd.chat import (
 from llmd.dialects.expressing import expressible
 from llmd.dialects.openai_server import Request, read_request
 from llmd.errors import LLMError
-from tests.support.calls import row
+from tests.support.calls import DIALECT, row
 
 HELLO = [{"role": "user", "content": "hello"}]
 SCHEMA = {"type": "object"}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": SCHEMA, "strict": True}}
+FORM = {"name": "s", "schema": SCHEMA}
 CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
 
 
@@ -54,13 +55,23 @@ def test_a_model_that_is_not_named_is_left_to_the_rules(model: str | None) -> No
         ({"stop": ["a"]}, {"stop": ["a"]}),
         ({"reasoning_effort": "low"}, {"reasoning": Reasoning(effort="low")}),
         ({"reasoning_effort": "max"}, {"more": {"reasoning_effort": "max"}}),
-        ({"tools": [TOOL]}, {"tools": [Tool("f", SCHEMA)]}),
+        ({"tools": [TOOL]}, {"tools": [Tool("f", SCHEMA)], "more": {"tools[0].function.strict": True}}),
         ({"tools": [TOOL, {"type": "custom"}]}, {"more": {"tools": [TOOL, {"type": "custom"}]}}),
         ({"tool_choice": "any"}, {"tool_choice": "required"}),
         ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, {"tool_choice": NamedTool("f")}),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}},
-            {"response_format": ResponseFormat("s", SCHEMA)},
+            {"response_format": {"type": "json_schema", "json_schema": {**FORM, "strict": True, "description": "d"}}},
+            {
+                "response_format": ResponseFormat("s", SCHEMA),
+                "more": {"response_format.json_schema.description": "d"},
+            },
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": FORM}},
+            {
+                "response_format": ResponseFormat("s", SCHEMA),
+                "more": {"response_format.json_schema.strict": False},
+            },
         ),
         ({"response_format": {"type": "json_object"}}, {"more": {"response_format": {"type": "json_object"}}}),
         ({"n": 1, "user": None, "presence_penalty": 0}, {"more": {"presence_penalty": 0}}),
@@ -99,6 +110,66 @@ def test_a_member_is_said_in_llmds_words_or_passed_on(params: dict[str, Any], as
 )
 def test_a_message_is_a_turn(message: dict[str, Any], turn: Any) -> None:
     assert read(messages=[message]).ask.messages == [turn if isinstance(turn, Message) else Message("assistant", turn)]
+
+
+def test_what_a_message_says_besides_goes_to_who_speaks_the_same_words_and_is_told_elsewhere() -> None:
+    said = [
+        {"role": "system", "content": [{"type": "text", "text": "x", "cache_control": {"type": "ephemeral"}}]},
+        {"role": "user", "name": "ann", "content": "hello", "tool_calls": None},
+        {"role": "assistant", "content": None},  # which is no message at all
+        {
+            "role": "assistant",
+            "reasoning_details": ["s"],
+            "tool_calls": [{**CALL, "extra_content": {"a": 1}}],
+        },
+        {"role": "tool", "tool_call_id": "c1", "name": "f", "content": [{"type": "text", "text": "4", "x": 1}]},
+        {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}],
+        },
+    ]
+    ask = read(messages=said).ask
+    kept = [
+        "messages[0].content[0].cache_control",
+        "messages[1].name",
+        "messages[3].reasoning_details",
+        "messages[3].tool_calls[0].extra_content",
+        "messages[4].name",
+        "messages[5].content[0].image_url.detail",
+    ]
+    lost = ["messages[4].content[0].x"]  # a result is one text
+    assert sorted(ask.more) == sorted(kept + lost)
+    made = DIALECT.request(ask, row(), None, False)
+    assert made.dropped == lost
+    (*_, tool, _) = built = json.loads(made.body)["messages"]
+    assert tool == {"role": "tool", "tool_call_id": "c1", "name": "f", "content": "4"}
+    assert (built[0], built[1], built[4]) == (said[0], {"role": "user", "name": "ann", "content": "hello"}, said[5])
+    assert built[2]["reasoning_details"] == ["s"]
+    assert built[2]["tool_calls"][0]["extra_content"] == {"a": 1}
+    assert expressible(ask, row(dialect="anthropic"))[1] == list(ask.more)
+
+
+def test_a_refusal_of_an_earlier_turn_is_what_was_said() -> None:
+    said = {"role": "assistant", "content": [{"type": "refusal", "refusal": "no"}]}
+    assert read(messages=[said]).ask.messages == [Message("assistant", [TextPart("no")])]
+
+
+def test_a_place_that_is_not_there_is_told_as_dropped() -> None:
+    lost = {
+        "messages[9].x": 1,
+        "tools[0].function.strict": True,
+        "messages[0].content.x": 1,
+        "messages[0].content[0].x": 1,
+    }
+    odd = {
+        "messages[": 1,
+        "tools[0]": 1,
+        "response_format.": 1,
+        f"messages[{'9' * 5000}].content[0].x": 1,
+    }  # names, and no paths
+    made = DIALECT.request(Relayed(messages=[Message("user", "hello")], more={**lost, **odd}), row(), None, False)
+    assert made.dropped == list(lost)
+    assert json.loads(made.body) == {"model": "m1", "messages": HELLO, **odd}
 
 
 def test_a_stream_may_tell_its_usage() -> None:
