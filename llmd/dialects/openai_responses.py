@@ -110,7 +110,9 @@ def _items(turn: Message, provider: str) -> list[Any]:
         for part in turn.parts
         if isinstance(part, ToolCallPart)
     ]
-    return [*results, *([{"role": role, "content": content}] if content else []), *calls]
+    # Its type is optional, but llama.cpp takes no assistant's message without.
+    message = [{"type": "message", "role": role, "content": content}] if content else []
+    return [*results, *message, *calls]
 
 
 def _part(part: Any, role: str) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ NAME = "openai-responses"
 SCHEMA = {"type": "object"}
 BARE = {
     "model": "m1",
-    "input": [{"role": "user", "content": [{"type": "input_text", "text": "hello"}]}],
+    "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}],
     "store": False,
 }
 SEALED = {"include": ["reasoning.encrypted_content"]}
@@ -103,6 +103,7 @@ def test_turns_become_items_with_calls_and_results_of_their_own() -> None:
     ]
     assert body(NAME, messages=turns)["input"] == [
         {
+            "type": "message",
             "role": "user",
             "content": [
                 {"type": "input_text", "text": "see"},
@@ -110,10 +111,10 @@ def test_turns_become_items_with_calls_and_results_of_their_own() -> None:
                 {"type": "input_file", "filename": "file", "file_data": "data:application/pdf;base64,BBBB"},
             ],
         },
-        {"role": "assistant", "content": [{"type": "output_text", "text": "hm"}]},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "hm"}]},
         {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"x":1}'},
         {"type": "function_call_output", "call_id": "c1", "output": "yes"},
-        {"role": "user", "content": [{"type": "input_text", "text": "go on"}]},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "go on"}]},
     ]
 
 
