@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
+from llmd.chat import Message
+from llmd.core.outcomes import Answer
+from tests.support.calls import ask, caller, row
 from tests.support.daemon import RunningDaemon, running_daemon
 from tests.support.engine import CONTEXT_TOKENS, MODEL_NAME, Engine, running
 
 USUAL_PORT = 8080
 
 
-@pytest.fixture
-def daemon(engine: Engine, tmp_path: Path) -> Iterator[RunningDaemon]:
-    config = f"""
+def config(engine: Engine) -> str:
+    return f"""
         [providers.local]
         base_url = "{engine.url}"
         overhead_tokens = 64
@@ -37,7 +39,11 @@ def daemon(engine: Engine, tmp_path: Path) -> Iterator[RunningDaemon]:
         counts = "exact"
         overhead_tokens = 64
     """
-    with running_daemon(tmp_path, config=config) as started:
+
+
+@pytest.fixture
+def daemon(engine: Engine, tmp_path: Path) -> Iterator[RunningDaemon]:
+    with running_daemon(tmp_path, config=config(engine)) as started:
         yield started
 
 
@@ -153,6 +159,57 @@ def test_a_prompt_of_6_kb_is_paid_for_by_a_budget_of_4000_tokens_because_the_eng
     assert 1500 < made["usage"]["input_tokens"] < 4000
     assert made["budget"]["settled"]["total_tokens"] == made["usage"]["total_tokens"]
     assert made["budget"]["overrun"]["total_tokens"] == 0
+
+
+SHAPE = {
+    "type": "object",
+    "properties": {"kind": {"enum": ["cat", "dog"]}, "legs": {"enum": [2, 4]}, "tame": {"type": "boolean"}},
+    "required": ["kind", "legs", "tame"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_an_answer_has_the_shape_of_the_schema_that_was_asked_for(
+    engine_model: Path, tmp_path: Path, seed: int
+) -> None:
+    form = {"type": "json_schema", "name": "animal", "schema": SHAPE}
+    asked: dict[str, Any] = {"prompt": "Once", "max_tokens": 100, "temperature": 1, "seed": seed}
+    with running(engine_model, shaped=True) as engine, running_daemon(tmp_path, config=config(engine)) as daemon:
+        made = execute(daemon, **asked, response_format=form)
+        printed = command(daemon, "--stream", **asked, response_format=form)
+        free = execute(daemon, **asked)
+    animal = json.loads(made["text"])
+    assert animal.keys() == {"kind", "legs", "tame"}
+    assert animal["kind"] in ("cat", "dog")
+    assert animal["legs"] in (2, 4)
+    assert isinstance(animal["tame"], bool)
+    assert (made["finish_reason"], made["dropped"]) == ("stop", [])
+    assert (printed.returncode, printed.stdout) == (0, made["text"] + "\n")
+    assert not free["text"].startswith("{")
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("dialect", ["anthropic", "openai-responses"])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"prompt": "Once there was"},
+        {"prompt": "Once there was a dog and a cat. " * 50},
+        {"system": "You are kind", "messages": [Message("user", "a"), Message("assistant", "b"), Message("user", "c")]},
+    ],
+    ids=["short", "long", "a conversation"],
+)
+async def test_what_an_engine_counts_before_a_call_is_what_the_call_uses(
+    engine: Engine, dialect: str, params: dict[str, Any]
+) -> None:
+    async with caller(engine.url, dialect=dialect) as made:
+        call = made.provider.request(ask(**params), row(engine.url, model=MODEL_NAME), 3, False)
+        counted = await made.provider.count(call)
+        answer = await made.provider.send(call, None)
+    assert isinstance(answer, Answer)
+    assert answer.usage
+    assert counted == answer.usage.input_tokens
 
 
 def test_a_model_that_the_engine_cannot_be_asked_for_is_still_answered_by_the_one_it_has(

@@ -50,8 +50,11 @@ class Engine:
 
 
 @contextmanager
-def running(model: Path, port: int = 0) -> Iterator[Engine]:
-    """llama.cpp's server with one slot; it stops when its object goes."""
+def running(model: Path, port: int = 0, *, shaped: bool = False) -> Iterator[Engine]:
+    """llama.cpp's server with one slot; it stops when its object goes.
+
+    shaped  it holds answers to a schema and ends them by itself: it cannot without ending, or without jinja
+    """
     import xllamacpp  # half a second, which only the tests that need it wait
 
     params = xllamacpp.CommonParams()
@@ -62,8 +65,8 @@ def running(model: Path, port: int = 0) -> Iterator[Engine]:
     params.n_parallel = 1
     params.n_ctx = 0  # the model's own
     params.endpoint_slots = True
-    params.use_jinja = False
-    params.sampling.ignore_eos = True
+    params.use_jinja = shaped
+    params.sampling.ignore_eos = not shaped
     params.cpuparams.n_threads = 1
     params.verbosity = 0
     server = xllamacpp.Server(params)
