@@ -47,6 +47,10 @@ class _Reply(Struct):
     error: Any = None
 
 
+class _Piece(Struct):
+    delta: Any = None
+
+
 class _Event(Struct):
     type: str | None = None
     delta: Any = None
@@ -61,11 +65,13 @@ class _Event(Struct):
 
 
 _SAID = "response.output_text.delta"
+_NAMED = _SAID.encode()
 _THOUGHT = ("response.reasoning_summary_text.delta", "response.reasoning_text.delta")
 _SHOWN = ("summary", "content")  # where an item of reasoning has its texts
 _LAST = ("response.completed", "response.incomplete", "response.failed")
 
 _decode_reply = msgspec.json.Decoder(_Reply).decode
+_decode_piece = msgspec.json.Decoder(_Piece).decode
 _decode_event = msgspec.json.Decoder(_Event).decode
 
 
@@ -85,6 +91,9 @@ class ResponseDraft(Draft):
         self._take(_decode_reply(body))
 
     def take(self, event: Event) -> list[Delta]:
+        if event.name == _NAMED:  # as nearly every event is
+            piece = _decode_piece(event.data).delta
+            return self.say(piece) if isinstance(piece, str) else []
         told = _decode_event(event.data)
         kind = told.type or event.name.decode()
         text = told.delta if isinstance(told.delta, str) else None
