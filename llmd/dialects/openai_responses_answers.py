@@ -2,7 +2,8 @@
 
 A stream tells their pieces and ends with the whole of it in `response.completed`, `.incomplete` or `.failed`. Which
 pieces come is each copy's own: what the whole holds and the pieces did not is told at the end. Items are known by their
-places in the output, for ids may differ from one event to the next. Sources: the provider's API reference and SDK.
+ids and, where these differ from one event to the next, by their places in the output.
+Sources: the provider's API reference and SDK.
 """
 
 from typing import Any
@@ -109,7 +110,7 @@ class ResponseDraft(Draft):
             if told.item.get("type") == "function_call":
                 return self._call(told.item, told.output_index)
         elif kind.startswith("response.function_call_arguments."):
-            number = self._number(told.output_index, told.item_id)
+            number = self._number(told.item_id, told.output_index)
             if number is not None and text:
                 return self.call(number, None, None, text)
             if number is not None and isinstance(told.arguments, str):
@@ -171,13 +172,14 @@ class ResponseDraft(Draft):
 
     def _call(self, item: dict[str, Any], place: int | None) -> list[Delta]:
         """A call as far as this item tells it: begun, or what was not told of it yet."""
-        arguments, names = _text(item, "arguments"), (_text(item, "call_id"), place, _text(item, "id"))
+        arguments, identifier = _text(item, "arguments"), _text(item, "call_id")
+        names = (identifier, place, _text(item, "id"))
         number = self._number(*names)
-        if number is not None:
+        if number is not None and (not identifier or self._calls[number].id == identifier):
             return self.call_rest(number, arguments)
         number = self.calls
         self._numbers.update({name: number for name in names if name not in (None, "")})
-        return self.call(number, _text(item, "call_id"), _text(item, "name"), arguments)
+        return self.call(number, identifier, _text(item, "name"), arguments)
 
     def _count(self, counts: _Counts | None) -> None:
         if counts is None or counts.input_tokens is None or counts.output_tokens is None:

@@ -169,6 +169,19 @@ def test_calls_beside_one_another_are_told_by_their_places() -> None:
     assert [piece.index for piece in pieces] == [0, 1, 1, 0, 1, 0]  # each as it came
 
 
+def test_calls_that_are_all_said_to_be_in_the_first_place_are_told_apart_by_their_ids() -> None:
+    other = {**ITEM, "id": "j", "call_id": "c2", "name": "g"}
+    made, deltas = streamed(
+        item("added", arguments=""),
+        {**item("added"), "item": {**other, "arguments": ""}},
+        arguments("delta", '{"x": 1}', item_id="i"),
+        arguments("delta", '{"y": 2}', item_id="j"),
+        completed(ITEM, {**other, "arguments": '{"y": 2}'}),
+    )
+    assert made.tool_calls == [CALL, ToolCall("c2", "g", {"y": 2})]
+    assert told_of_calls(deltas) == [(0, "c1", "f", '{"x": 1}'), (1, "c2", "g", '{"y": 2}')]
+
+
 def test_what_only_the_end_of_a_stream_holds_is_told_behind_what_came_before() -> None:
     refusal = {"type": "message", "content": [{"type": "refusal", "refusal": "no"}]}
     made, deltas = streamed(
