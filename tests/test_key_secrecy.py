@@ -65,7 +65,7 @@ def execute(daemon: RunningDaemon, dialect: str, stream: bool) -> str:
         said: list[Any] = []
         if stream:
             params["stream"] = "s"
-        said.append(wire.call("execute", json.dumps(params), said.append))
+        said.append(wire.call("execute", json.dumps(params), lambda method, told: said.append(told)))
         assert "error" in said[-1], said
         said += [wire.call("budget.close", json.dumps({"budget": budget})), wire.call("models.list")]
         return json.dumps(said)

@@ -109,7 +109,9 @@ def test_a_stream_is_the_same_text_and_the_same_usage(daemon: RunningDaemon) -> 
     deltas: list[dict[str, Any]] = []
     asked = {"prompt": "Once upon", "max_tokens": 40, "temperature": 0, "seed": 7, "stream": "s1"}
     with daemon.wire() as wire:
-        reply = wire.call("execute", json.dumps({"model": f"local/{MODEL_NAME}", **asked}), deltas.append)
+        reply = wire.call(
+            "execute", json.dumps({"model": f"local/{MODEL_NAME}", **asked}), lambda method, told: deltas.append(told)
+        )
     assert "".join(delta.get("text", "") for delta in deltas) == reply["result"]["text"] == whole["text"]
     assert [delta["seq"] for delta in deltas] == list(range(len(deltas)))
     assert len(deltas) > 10
@@ -132,7 +134,7 @@ def test_in_another_dialect_the_same_engine_says_the_same_and_counts_the_same(
     deltas: list[dict[str, Any]] = []
     params = {**asked, "model": f"{other}/{MODEL_NAME}", "temperature": 0, "stream": "s1"}
     with daemon.wire() as wire:
-        reply = wire.call("execute", json.dumps(params), deltas.append)
+        reply = wire.call("execute", json.dumps(params), lambda method, told: deltas.append(told))
     assert "".join(delta.get("text", "") for delta in deltas) == reply["result"]["text"] == made["text"]
     assert reply["result"]["usage"] == made["usage"]
 
@@ -149,7 +151,7 @@ def test_a_prompt_beyond_the_engines_context_is_context_too_long(daemon: Running
 def test_a_prompt_of_6_kb_is_paid_for_by_a_budget_of_4000_tokens_because_the_engine_counts_it(
     daemon: RunningDaemon, provider: str
 ) -> None:
-    prompt = "Once there was a dog and a cat. " * 190
+    prompt = "the dog saw a cat and the cat ran home and was happy then " * 105
     with daemon.wire() as wire:
         opened = [wire.call("budget.open", json.dumps({"total": 4000}))["result"] for _ in range(2)]
     asked: dict[str, Any] = {"prompt": prompt, "max_tokens": 10, "budget": opened[0]["budget"], "seed": None}

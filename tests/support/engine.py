@@ -124,7 +124,9 @@ def write_model(file: Path) -> None:
     random = np.random.default_rng(7)
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256))]
     kinds = [gguf.TokenType.UNKNOWN, gguf.TokenType.CONTROL, gguf.TokenType.CONTROL, *[gguf.TokenType.BYTE] * 256]
-    spoken = [*(f"▁{word}" for word in _WORDS), "▁", ".", ",", *"abcdefghijklmnopqrstuvwxyz"]
+    # A word is read as one token only where it can be put together from its beginning on.
+    words = dict.fromkeys(f"▁{word[:end]}" for word in _WORDS for end in range(1, len(word) + 1))
+    spoken = [*words, "▁", ".", ",", *"abcdefghijklmnopqrstuvwxyz"]
     unspoken = len(tokens)
     tokens += spoken
     kinds += [gguf.TokenType.NORMAL] * len(spoken)
