@@ -102,6 +102,7 @@ class Payer:
             return
         actual, now = pack_all(posting.amounts), treasury.clock.now()
         treasury.ledger.settle(now, hold, actual, uncertain=posting.uncertain)
+        treasury.answers.posted(hold.call.request_id, actual)
         treasury.after(now, hold.path)
         if excess(actual, hold.amounts):
             await treasury.flusher.flushed()

@@ -166,6 +166,28 @@ async def test_a_call_that_a_crash_cut_has_an_unknown_outcome_and_tells_what_was
 
 
 @in_virtual_time
+async def test_a_call_that_cost_more_than_it_held_is_not_made_again_whenever_the_crash_comes() -> None:
+    stub = Stub(used(3000, 50))
+    stub.go.set()
+    async with bank() as first, anyio.create_task_group() as group:
+        handle = await first.open(10_000)
+        await Calls(first, Caller(first, group, stub))(handle)
+        await pass_time(1)
+        images = first.journal.images()
+    posted = []
+    for image in images[1:]:  # behind that of its budget
+        async with bank(ScriptedJournal(image)) as second, anyio.create_task_group() as group:
+            stub = Stub(used(1, 1))
+            stub.go.set()
+            try:
+                await Calls(second, Caller(second, group, stub))(handle)
+            except LLMError as error:
+                posted.append(error.data["posted"]["total_tokens"])
+            assert len(stub.sent) == (second.tokens(handle) == (2, 0)), "it is made where nothing was posted"
+    assert 3050 in posted, "the answer is written behind what it has cost"
+
+
+@in_virtual_time
 async def test_a_key_whose_answer_is_being_written_is_answered_the_same() -> None:
     async with bank() as opened, anyio.create_task_group() as group:
         handle = await opened.open(4000)

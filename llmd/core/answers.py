@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from llmd.books import Unit
 from llmd.chat import Completion
-from llmd.core.amounts import by_unit
+from llmd.core.amounts import Packed, by_unit, pack
 from llmd.core.changes import Changes
 from llmd.core.holds import Hold
 from llmd.errors import LLMError
@@ -28,8 +28,9 @@ _INDEX, _ANSWER = "k/", "a/"  # how the keys of the rows begin
 class Answered(Struct, frozen=True, omit_defaults=True):
     """One key that has come. `params` is a hash of what was asked, `size` that of the answer in bytes.
 
-    call  the request id of a call that has begun and has no answer yet
-    held  whether a hold tells if its bytes have left
+    call    the request id of a call that has begun and has no answer yet
+    held    whether a hold tells if its bytes have left
+    posted  what its attempts have cost whose holds have resolved
     """
 
     params: str
@@ -37,6 +38,7 @@ class Answered(Struct, frozen=True, omit_defaults=True):
     size: int = 0
     call: str | None = None
     held: bool = False
+    posted: dict[Unit, int] = {}
 
 
 class Told(Struct, frozen=True, omit_defaults=True):
@@ -60,6 +62,7 @@ class Answers:
     def __init__(self, changes: Changes) -> None:
         self._changes = changes
         self._answered: dict[str, Answered] = {}
+        self._begun: dict[str, str] = {}  # keys by the request ids of their calls
         self._bytes = 0
 
     def is_answered(self, key: str, params: str) -> bool:
@@ -72,6 +75,12 @@ class Answers:
     def begin(self, key: str, params: str, at_ms: int, call: str, *, held: bool) -> None:
         """A call has come that has no answer yet."""
         self._note(key, Answered(params, at_ms, call=call, held=held))
+
+    def posted(self, call: str | None, amounts: Packed) -> None:
+        """An attempt of this call has cost so much: if it has a key, it is not to be made again after a crash."""
+        if (key := self._begun.get(call or "")) is not None:
+            begun = self._answered[key]
+            self._note(key, replace(begun, posted=by_unit(pack(begun.posted) + amounts)))
 
     def keep(self, key: str, params: str, at_ms: int, answer: Struct) -> None:
         data = msgspec.json.encode(answer)
@@ -102,11 +111,12 @@ class Answers:
         for key, answered in sorted(known, key=lambda row: row[1].at_ms):
             self._put(key.removeprefix(_INDEX), answered)
         for key, begun in [(key, answered) for key, answered in self._answered.items() if answered.call is not None]:
-            posted = [hold.amounts for hold in cut if hold.dispatched and hold.call.request_id == begun.call]
+            open_holds = [hold.amounts for hold in cut if hold.dispatched and hold.call.request_id == begun.call]
+            posted = pack(begun.posted) + sum(open_holds)
             if begun.held and not posted:  # its bytes had not left
                 self.drop(key)
             else:
-                told = Told(error=outcome_unknown(by_unit(sum(posted))).to_object())
+                told = Told(error=outcome_unknown(by_unit(posted)).to_object())
                 self.keep(key, begun.params, begun.at_ms, told)
 
     def _note(self, key: str, answered: Answered) -> None:
@@ -117,12 +127,18 @@ class Answers:
     def _put(self, key: str, answered: Answered) -> None:
         self._take(key)
         self._answered[key] = answered
+        if answered.call is not None:
+            self._begun[answered.call] = key
         self._bytes += answered.size
 
     def _take(self, key: str) -> bool:
         answered = self._answered.pop(key, None)
-        self._bytes -= 0 if answered is None else answered.size
-        return answered is not None
+        if answered is None:
+            return False
+        self._bytes -= answered.size
+        if answered.call is not None:
+            self._begun.pop(answered.call, None)
+        return True
 
 
 def row_of(key: str) -> str:

@@ -159,6 +159,18 @@ def test_a_call_whose_bytes_had_not_left_has_not_been(holds: list[Hold]) -> None
     assert not made.is_answered("k", "p")
 
 
+def test_a_call_one_of_whose_attempts_had_been_posted_has_an_unknown_outcome_though_nothing_is_held() -> None:
+    made = begun(held=True)
+    made.posted("r2", tokens(3))
+    made.posted("r1", tokens(4))
+    assert told(made.restarted()) == {"posted": {"total_tokens": 4}}
+    made.posted("r1", tokens(5))
+    assert told(made.restarted(cut("r1"))) == {"posted": {"total_tokens": 4 + 5 + 7}}
+    made.answer("k", 6)
+    made.posted("r1", tokens(1))  # a race's loser, say
+    assert msgspec.json.decode(made.restarted().write()[row_of("k")]) == {"text": "x"}
+
+
 def test_of_a_call_without_a_hold_nobody_knows_whether_its_bytes_had_left() -> None:
     assert told(begun(held=False).restarted()) == {"posted": {}}
 

@@ -83,6 +83,7 @@ class ScriptedJournal(MemoryJournal):
     def __init__(self, image: Mapping[str, bytes] | None = None) -> None:
         super().__init__()
         self._rows.update(image or {})
+        self._began = self.image()
         self.batches: list[Batch] = []
         self.failing = False
         self.lost = False
@@ -99,6 +100,14 @@ class ScriptedJournal(MemoryJournal):
     def image(self) -> dict[str, bytes]:
         """What a crash at this moment leaves."""
         return dict(self._rows)
+
+    def images(self) -> list[dict[str, bytes]]:
+        """What a crash behind each of its writes would have left."""
+        found, rows = [], self._began
+        for batch in self.batches:
+            rows = {key: row for key, row in {**rows, **batch.rows}.items() if row is not None}
+            found.append(rows)
+        return found
 
     def stall(self) -> None:
         """Have writes wait until `go` is set."""
