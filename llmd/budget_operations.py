@@ -129,7 +129,8 @@ class BudgetOperations:
         limits, guarantee = params.limits.by_unit(), params.guarantee.by_unit()
         if budget.terms.configured:
             raise LLMError("budget_denied", f"{budget.id} is what the configuration says", budget=budget.id)
-        if budget is holder and budget.parent is not None:
+        # The name of a configured budget is no secret, so it gives no right to make anything larger.
+        if holder.terms.configured or (budget is holder and budget.parent is not None):
             _check_smaller(budget.terms, limits, guarantee, params.lease_s)
         now, terms = treasury.clock.now(), budget.terms
         terms = replace(

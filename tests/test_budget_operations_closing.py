@@ -47,6 +47,29 @@ async def test_a_handle_makes_its_own_budget_smaller_and_only_one_above_makes_it
 
 
 @in_virtual_time
+async def test_the_name_of_a_configured_budget_makes_none_larger() -> None:
+    async with bank(configured={"daily": {"default": True}}) as opened:
+        child = await opened.open(50, guarantee={"total_tokens": 10}, lease_s=100)
+        below = await opened.open(20, parent=child)
+        ids = {handle: opened.get(handle).id for handle in (child, below)}
+        larger: list[dict[str, Any]] = [
+            {"limits": {"total_tokens": 51}},
+            {"guarantee": {"total_tokens": 11}},
+            {"lease_s": 3601},
+        ]
+        for handle in (child, below):
+            for params in larger:
+                with refused("budget_denied"):
+                    await opened.resize("daily", child=ids[handle], **params)
+        assert opened.get(child).limits == {"total_tokens": 50}
+        told = await opened.resize("daily", child=ids[child], limits={"total_tokens": 40})
+        assert told.limits == {"total_tokens": 40}
+        assert (await opened.resize(child, child=ids[below], limits={"total_tokens": 30})).limits == {
+            "total_tokens": 30
+        }
+
+
+@in_virtual_time
 async def test_what_cannot_be_resized() -> None:
     async with bank(configured={"daily": {"limits": {"total_tokens": 100}}}) as opened:
         root, other = await opened.open(100), await opened.open(100)
