@@ -54,7 +54,7 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
         if model not in self.models:
             model = self.known.aliases.get(model, model)
         facts = self.models.get(model, ModelSettings())
-        refuses, reasoning, limits = _of_family(self.known.families, self.known.refuses, model)
+        family = _of_family(self.known.families, self.known.refuses, model)
         table = listed(self.known.prices, model)
         free = FREE if self.local or self.dialect == ECHO else None
         return ModelRow(
@@ -68,10 +68,11 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
             price=facts.price or free or table.price,
             context_tokens=facts.context_tokens or table.context_tokens,
             max_output_tokens=facts.max_output_tokens,
-            refuses=refuses if facts.refuses is None else tuple(facts.refuses),
-            reasoning=facts.reasoning or reasoning,
-            reasoning_limits=limits,
+            refuses=family.refuses if facts.refuses is None else tuple(facts.refuses),
+            reasoning=facts.reasoning or family.reasoning,
+            reasoning_limits=family.reasoning_limits or ReasoningLimits(),
             counts=self.counts,
+            agentic=family.agentic if facts.agentic is None else facts.agentic,
             labels=self.labels,
         )
 
@@ -82,14 +83,16 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
 
 
 @lru_cache(4096)
-def _of_family(
-    families: tuple[Family, ...], refused: tuple[Refusable, ...], model: str
-) -> tuple[tuple[Refusable, ...], ReasoningUnit | None, ReasoningLimits]:
-    families = tuple(family for family in families if re.search(family.like, model))
-    refuses = dict.fromkeys([*refused, *(param for family in families for param in family.refuses)])
-    reasoning = next((family.reasoning for family in families if family.reasoning), None)
-    limits = next((family.reasoning_limits for family in families if family.reasoning_limits), ReasoningLimits())
-    return tuple(refuses), reasoning, limits
+def _of_family(families: tuple[Family, ...], refused: tuple[Refusable, ...], model: str) -> Family:
+    """What holds of a model by all the families that its name is found in."""
+    found = [family for family in families if re.search(family.like, model)]
+    return Family(
+        like=model,
+        refuses=tuple(dict.fromkeys([*refused, *(param for family in found for param in family.refuses)])),
+        reasoning=next((family.reasoning for family in found if family.reasoning), None),
+        reasoning_limits=next((family.reasoning_limits for family in found if family.reasoning_limits), None),
+        agentic=any(family.agentic for family in found),
+    )
 
 
 class Catalog(Struct, frozen=True, kw_only=True):

@@ -56,6 +56,12 @@ class Message(Struct, frozen=True, forbid_unknown_fields=True):
     role: Literal["system", "user", "assistant", "tool"]
     content: str | list[AnyPart]
 
+    def __post_init__(self) -> None:
+        if self.role != "assistant" and not isinstance(self.content, str):
+            for part in self.content:
+                if isinstance(part, StatePart):
+                    raise ValueError("a `state` part belongs to the assistant turn that it came with")
+
     @property
     def parts(self) -> list[AnyPart]:
         return [TextPart(self.content)] if isinstance(self.content, str) else self.content

@@ -16,12 +16,16 @@ NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 class Family(Struct, frozen=True, kw_only=True):
-    """What models have in common whose names this expression is found in. Of several that are, all hold."""
+    """What models have in common whose names this expression is found in. Of several that are, all hold.
+
+    agentic  they read more than they are sent
+    """
 
     like: str
     refuses: tuple[Refusable, ...] = ()
     reasoning: ReasoningUnit | None = None
     reasoning_limits: ReasoningLimits | None = None
+    agentic: bool = False
 
 
 class Known(Struct, frozen=True, kw_only=True):
@@ -51,7 +55,9 @@ class Known(Struct, frozen=True, kw_only=True):
 
 
 # Sources: OpenAI's reference of `stop`, its answers to these params from models that reason, and from those that do not
-# "Unsupported parameter: 'reasoning.effort' is not supported with this model"; its reference of efforts.
+# "Unsupported parameter: 'reasoning.effort' is not supported with this model"; its reference of efforts, and its page on
+# web search.
+_SEARCHES = r"-search-(preview|api)|deep-research"
 _OPENAI = (
     Family(like=r"^(o\d|gpt-[5-9])(?!.*-chat)", refuses=("temperature", "top_p", "stop")),
     Family(like=r"^(ft:)?(chatgpt-4o|gpt-[34]|gpt-5-chat)", refuses=("reasoning",)),
@@ -64,6 +70,7 @@ _OPENAI = (
             r"^gpt-5\.1(-\d|$)": ("none", "low", "medium", "high"),
         }.items()
     ),
+    Family(like=_SEARCHES, agentic=True),
 )
 # Sources: Anthropic's pages on adaptive thinking and on migrating to Opus 4.7, and its answer "`temperature` and
 # `top_p` cannot both be specified for this model" from Opus 4.1 and all since (BerriAI/litellm#15097).
@@ -145,7 +152,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             default_model="gemini-2.5-flash",
             prices=("google",),
             counts="estimate",
-            families=_GEMINI,
+            families=(*_GEMINI, Family(like="deep-research", agentic=True)),
             aliases={  # OpenRouter's
                 f"gemini-{kind}-{version}": f"gemini-{version}-{kind}"
                 for version in ("1.5", "2.0", "2.5")
@@ -157,6 +164,8 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             key_env=("OPENROUTER_API_KEY",),
             default_model="openrouter/auto",
             prices=("openrouter",),
+            # With the suffix, OpenRouter searches for any model.
+            families=(Family(like=rf":online|^perplexity/(?!r1-1776)|{_SEARCHES}", agentic=True),),
             aliases=_as("anthropic/claude-{}", *_CLAUDES),
         ),
         "groq": Known(
@@ -164,6 +173,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             key_env=("GROQ_API_KEY",),
             default_model="openai/gpt-oss-20b",
             prices=("groq",),
+            families=(Family(like="(^|/)compound", agentic=True),),
         ),
         "mistral": Known(
             base_url="https://api.mistral.ai/v1",
@@ -185,7 +195,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             key_env=("XAI_API_KEY",),
             default_model="grok-4.3",
             prices=("x-ai",),
-            families=_GROK,
+            families=(*_GROK, Family(like="multi-agent", agentic=True)),
         ),
         "together": Known(
             base_url="https://api.together.xyz/v1",
@@ -212,6 +222,7 @@ KNOWN: Mapping[str, Known] = MappingProxyType(
             prices=("perplexity",),
             stream_usage=False,  # sends it unasked, on every chunk
             refuses=("tools",),
+            families=(Family(like="^(?!r1-1776)", agentic=True),),
         ),
         "ollama": Known(
             dialect="ollama",

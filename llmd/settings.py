@@ -39,6 +39,7 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     refuses    what it answers with an error: left out and told as dropped, or the model is no target for the request
     reasoning  whether it is told how much to think as an effort or in tokens
+    agentic    whether it reads more than it is sent, as one that searches the web: what bounds its input is its context
     """
 
     price: Price | None = None
@@ -46,6 +47,7 @@ class ModelSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
     max_output_tokens: Positive | None = None
     refuses: list[Refusable] | None = None
     reasoning: ReasoningUnit | None = None
+    agentic: bool | None = None
 
 
 HeaderName = Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}$")]

@@ -233,3 +233,24 @@ def test_what_models_refuse_and_how_they_are_told_to_think(
 def test_how_much_models_can_be_told_to_think(target: str, limits: ReasoningLimits) -> None:
     provider, _, model = target.partition("/")
     assert made(provider).model_row(model).reasoning_limits == limits
+
+
+@pytest.mark.parametrize(
+    ("provider", "searching", "plain"),
+    [
+        ("groq", ["compound-beta", "compound-beta-mini", "groq/compound"], ["openai/gpt-oss-20b"]),
+        ("perplexity", ["sonar", "sonar-pro", "sonar-deep-research"], ["r1-1776"]),
+        ("openai", ["gpt-4o-search-preview", "gpt-5-search-api", "o3-deep-research"], ["gpt-4o", "o3"]),
+        ("openrouter", ["openai/gpt-4.1-mini:online", "perplexity/sonar"], ["openai/gpt-4.1-mini", "x/m:free"]),
+        ("xai", ["grok-4.20-multi-agent"], ["grok-4.3"]),
+        ("work", [], ["groq/compound"]),
+    ],
+)
+def test_what_models_read_more_than_they_are_sent(provider: str, searching: list[str], plain: list[str]) -> None:
+    row = made(provider, base_url="http://127.0.0.1:9/v1") if provider == "work" else made(provider)
+    assert [row.model_row(model).agentic for model in searching + plain] == [True] * len(searching) + [False] * len(
+        plain
+    )
+    own = {"sonar": ModelSettings(agentic=False), "m": ModelSettings(agentic=True)}
+    told = made("perplexity", models=own)
+    assert (told.model_row("sonar").agentic, told.model_row("m").agentic) == (False, True)

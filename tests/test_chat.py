@@ -5,6 +5,7 @@ import pytest
 
 from llmd.chat import Ask, Completion, Message, TextPart, ToolCallPart
 from llmd.scalars import AMOUNT_MAX
+from llmd.validation import explain
 
 
 def ask(**members: object) -> Ask:
@@ -36,6 +37,20 @@ def ask(**members: object) -> Ask:
 def test_params_that_make_no_sense_are_refused(members: dict[str, object]) -> None:
     with pytest.raises(msgspec.ValidationError):
         ask(**members)
+
+
+@pytest.mark.parametrize("role", ["user", "system", "tool"])
+def test_a_providers_own_words_go_back_only_where_they_came_from(role: str) -> None:
+    state = [{"type": "text", "text": "a"}, {"type": "state", "provider": "gemini", "data": []}]
+    turns = [
+        {"role": "user", "content": "a"},
+        {"role": "assistant", "content": state},
+        {"role": role, "content": state},
+    ]
+    msgspec.convert({"messages": turns[:2]}, Ask)
+    with pytest.raises(msgspec.ValidationError) as caught:
+        msgspec.convert({"messages": turns}, Ask)
+    assert explain(caught.value, Ask).path == "messages[2]"
 
 
 def test_the_system_text_comes_first() -> None:

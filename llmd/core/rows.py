@@ -109,6 +109,7 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     reasoning        how it is told how much to think; None is the dialect's usual way
     reasoning_limits how much it can be told
     counts           what its count of a request's tokens is worth; None where it has none
+    agentic          whether it reads more than it is sent: it searches, runs tools, calls other models
     labels           the provider's, for rules to select by
     """
 
@@ -126,6 +127,7 @@ class ModelRow(Struct, frozen=True, kw_only=True):
     reasoning: ReasoningUnit | None = None
     reasoning_limits: ReasoningLimits = ReasoningLimits()
     counts: Counts | None = None
+    agentic: bool = False
     labels: dict[str, str] = {}
 
     @property

@@ -1,15 +1,16 @@
 """What a request can cost at most: never less than what it does."""
 
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llmd.books import Amounts
-from llmd.chat import Ask, FilePart, ImagePart, Message, TextPart, Usage
+from llmd.chat import Ask, FilePart, ImagePart, Message, Relayed, StatePart, TextPart, Usage
 from llmd.core.amounts import spent
-from llmd.core.bounds import COUNT_MARGIN, bound, largest_answer
+from llmd.core.bounds import COUNT_MARGIN, Bound, bound, largest_answer
 from llmd.core.pricing import cost_nano_usd
 from llmd.core.rows import Price, Tier
 from llmd.scalars import AMOUNT_MAX
@@ -49,6 +50,82 @@ def test_media_may_fill_the_whole_context_and_without_a_known_one_nothing_is_sur
     made = bound(chat, "x" * 10, row(context_tokens=8000, overhead_tokens=0), 10)
     assert (made.amounts.input_tokens, made.sound) == (8000, True)
     assert not bound(chat, "x", row(), 10).sound
+
+
+def is_whole(made: Bound, unknown: Bound) -> bool:
+    """Whether a bound is the context of 8000 tokens, and unsound where that is not known."""
+    return (made.amounts.input_tokens, made.sound, unknown.sound) == (8000, True, False)
+
+
+def test_a_model_that_reads_more_than_it_is_sent_may_fill_its_whole_context_whatever_was_counted() -> None:
+    for counted in (None, 30):
+        facts = row(agentic=True, counts="exact")
+        known = bound(ask(), "x", row(agentic=True, counts="exact", context_tokens=8000), 10, counted)
+        assert is_whole(known, bound(ask(), "x", facts, 10, counted))
+
+
+def with_state(data: Any, provider: str = "work") -> Ask:
+    state = Message("assistant", [StatePart(provider, data)])
+    return ask(messages=[Message("user", "a"), state, Message("user", "b")])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{"fileData": {"fileUri": "https://x/files/big", "mimeType": "video/mp4"}}],
+        [{"inlineData": {"data": "AAAA", "mimeType": "image/png"}}],
+        [{"type": "document", "source": {"type": "url", "url": "https://x/1000-pages.pdf"}}],
+        [{"type": "container_upload", "file_id": "f"}],
+        [{"type": "tool_result", "content": [{"type": "image", "data": "AAAA"}]}],
+        [{"type": "item_reference", "id": "m"}],
+        [{"type": "message", "content": [{"type": "input_file", "file_id": "f"}]}],
+        [{"type": "reasoning", "id": "r", "summary": []}],
+        [{"type": "reasoning", "id": "r", "summary": [], "encrypted_content": None}],
+        {"a": [[{"url": "https://x"}]]},
+    ],
+    ids=str,
+)
+def test_a_state_that_names_what_is_elsewhere_may_fill_the_whole_context(data: Any) -> None:
+    chat = with_state(data)
+    assert is_whole(bound(chat, "x", row(context_tokens=8000), 10), bound(chat, "x", row(), 10))
+    assert bound(with_state(data, "another"), "x", row(), 10).sound, "it is not sent there"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [{"type": "thinking", "thinking": "hm", "signature": "s"}, {"type": "redacted_thinking", "data": "d"}],
+        [
+            {"type": "text", "text": "see https://x/file"},
+            {"type": "tool_use", "id": "1", "input": {"url": "https://x"}},
+        ],
+        [{"text": "a", "thought": True, "thoughtSignature": "s"}, {"functionCall": {"name": "f", "args": {"file": 1}}}],
+        [{"type": "reasoning", "id": "r", "summary": [], "encrypted_content": "e"}],
+        [
+            {
+                "type": "message",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "a", "annotations": []}],
+            }
+        ],
+        [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"}],
+        "source",
+    ],
+    ids=str,
+)
+def test_a_state_that_says_it_all_is_bounded_by_its_bytes(data: Any) -> None:
+    assert bound(with_state(data), "x" * 10, row(overhead_tokens=0), 10).amounts.input_tokens == 10
+    assert bound(with_state(data), "x", row(), 10).sound
+
+
+def test_what_a_member_does_that_llmd_has_no_word_for_nobody_knows() -> None:
+    def relayed(**more: Any) -> Relayed:
+        return Relayed(prompt="x", more=more)
+
+    assert bound(relayed(user="u", logit_bias={}), "x", row(), 10).sound
+    searching = relayed(user="u", web_search_options={})
+    assert is_whole(bound(searching, "x", row(context_tokens=8000), 10), bound(searching, "x", row(), 10))
+    assert bound(searching, "x", row(dialect="gemini"), 10).sound, "it is not sent there"
 
 
 def test_an_unpriced_model_has_no_money_in_its_bound() -> None:
