@@ -102,7 +102,7 @@ class Replays:
         """Make the call, and keep how it ended."""
         treasury = self._treasury
         held = ask.budget is not None or treasury.roots.default is not None
-        treasury.answers.begin(key, call.params, treasury.clock.now().wall_ms, ctx.request_id, held=held)
+        treasury.answers.begin(key, call.params, self._now_ms(), ctx.request_id, held=held)
         try:
             with call.scope:
                 await treasury.flusher.settled()
@@ -161,8 +161,11 @@ class Replays:
             running.done.set()
 
     def _keep(self, key: str, params: str, answer: Struct) -> None:
-        self._treasury.answers.keep(key, params, self._treasury.clock.now().wall_ms, answer)
+        self._treasury.answers.keep(key, params, self._now_ms(), answer)
         self._treasury.flusher.changed()
+
+    def _now_ms(self) -> int:
+        return self._treasury.steady_ms(self._treasury.clock.now())
 
     def _drop(self, key: str) -> None:
         self._treasury.answers.drop(key)

@@ -65,6 +65,7 @@ class Treasury:
         self._stirred = anyio.Event()
         self._at_work = anyio.Event()
         self._secret = b""
+        self._began: Now
         self.journal: Journal
         self.flusher: Flusher
         self._group: TaskGroup
@@ -74,6 +75,7 @@ class Treasury:
     def open(self, journal: Journal) -> None:
         """Begin with what the journal has. Inside the loop. Raises StoreUnavailable if it makes no sense."""
         now = self.clock.now()
+        self._began = now
         self.journal = journal
         self.flusher = Flusher(journal, self.ledger.changes.take)
         try:
@@ -258,9 +260,13 @@ class Treasury:
             self._stirred = anyio.Event()
 
     def forget(self, now: Now) -> None:
-        """Let go of what is too old, or too much."""
-        self.ledger.forget(now)
-        self.answers.forget(now.wall_ms)
+        """Let go of what is too old, or too much. A wall clock that jumps ahead makes nothing old before its time."""
+        self.ledger.forget(now._replace(wall_ms=min(now.wall_ms, self.steady_ms(now))))
+        self.answers.forget(self.steady_ms(now))
+
+    def steady_ms(self, now: Now) -> int:
+        """What the wall clock said at the opening, and the time that has passed since: no jump moves it."""
+        return self._began.wall_ms + int((now.mono - self._began.mono) * 1000)
 
     def _tell_finished(self, now: Now) -> None:
         finished, self.ledger.finished = self.ledger.finished, []

@@ -13,7 +13,6 @@ from llmd.treasury import SWEEP_S, Treasury
 from tests.support.stub import Caller, Stub, used
 from tests.support.treasuries import (
     BUDGETS_MAX,
-    START_MS,
     ScriptedJournal,
     WallClock,
     bank,
@@ -144,11 +143,11 @@ async def test_the_handle_of_a_closed_budget_is_known_for_a_day() -> None:
         keeper = await opened.open(10, lease_s=10**6)
         handle = await opened.open(10)
         await opened.close(handle)
-        opened.clock.wall_ms += DAY_MS - 1000
+        opened.clock.skip(DAY_MS - 1000)
         await pass_time(2 * SWEEP_S)
         with refused("budget_closed"):
             opened.get(handle)
-        opened.clock.wall_ms += 2000
+        opened.clock.skip(2000)
         await pass_time(2 * SWEEP_S)
         with refused("budget_unknown"):
             opened.get(handle)
@@ -167,19 +166,47 @@ async def test_answers_are_kept_for_a_day_the_oldest_goes_first(restarted: bool)
         handle = await first.open(1000, lease_s=10**6)
         for number in range(20):
             await first.charge(handle, 1, idempotency_key=f"k{number}")
-            first.clock.wall_ms += 1000
+            first.clock.skip(1000)
         image = first.journal.image()
         if not restarted:
-            first.clock.wall_ms = START_MS + KEPT_MS + 9500
-            await pass_time(2 * SWEEP_S)
+            first.clock.skip(KEPT_MS + 8500 - 20 * 1000)
+            await pass_time(1.5 * SWEEP_S)  # so that it is swept a second later
             image = first.journal.image()
     if restarted:
         async with bank(ScriptedJournal(image)) as second:
-            second.clock.wall_ms = START_MS + KEPT_MS + 9500
-            await pass_time(2 * SWEEP_S)
+            second.clock.skip(KEPT_MS + 8500)
+            await pass_time(1.5 * SWEEP_S)
             image = second.journal.image()
     assert len([key for key in image if key.startswith("k/")]) == 10
     assert len([key for key in image if key.startswith("a/")]) == 10
+
+
+@in_virtual_time
+@pytest.mark.parametrize("jump_ms", [25 * 3_600_000, -25 * 3_600_000])
+@pytest.mark.parametrize("comes", ["before", "meanwhile"])
+async def test_a_wall_clock_that_jumps_and_comes_back_ends_no_key(jump_ms: int, comes: str) -> None:
+    async with bank() as opened:
+        handle = await opened.open(100)
+        for moment, jumped_ms in (("before", jump_ms), ("meanwhile", -jump_ms), ("behind", 0)):
+            if moment != "before" or comes == "before":
+                await opened.charge(handle, 10, idempotency_key="k")
+            opened.clock.wall_ms += jumped_ms
+            await pass_time(3 * SWEEP_S)
+        assert opened.tokens(handle) == (10, 0)
+
+
+@in_virtual_time
+async def test_a_wall_clock_that_jumps_ahead_makes_no_handle_unknown_and_no_bound_final() -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        handle, closed = await opened.open(4000), await opened.open(10)
+        await opened.close(closed)
+        await (await Caller(opened, group).begin(handle, max_tokens=10, timeout_ms=1)).over.wait()
+        opened.clock.wall_ms += 25 * 3_600_000
+        await pass_time(3 * SWEEP_S)
+        assert opened.get(handle).uncertain.total_tokens
+        assert len(opened.treasury.ledger.uncertain) == 1
+        with refused("budget_closed"):
+            opened.get(closed)
 
 
 # -- what is told -----------------------------------------------------------------------------------------------------

@@ -72,9 +72,15 @@ class WallClock(Clock):
 
     def __init__(self) -> None:
         self.wall_ms = START_MS
+        self._ahead_s = 0.0
 
     def now(self) -> Now:
-        return Now(anyio.current_time(), self.wall_ms)
+        return Now(anyio.current_time() + self._ahead_s, self.wall_ms)
+
+    def skip(self, ms: int) -> None:
+        """Be so much later by both clocks, at once."""
+        self.wall_ms += ms
+        self._ahead_s += ms / 1000
 
 
 class ScriptedJournal(MemoryJournal):
