@@ -248,6 +248,7 @@ class Treasury:
                 log.error("a hold of %s outlived its call (%s): it expires", hold.budget.id, hold.call.request_id)
                 self.ledger.expire(now, hold)
                 self.after(now, hold.path)
+        self.queues.wake_windowed()
         for budget in self.queues.budgets():  # who waits, uses it
             self.ledger.touch(now, budget)
         for budget in self.leases.due(now):

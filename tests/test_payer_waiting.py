@@ -122,6 +122,43 @@ async def test_one_that_is_cancelled_at_the_moment_of_its_turn_gives_it_back(fir
         ahead.scope.cancel()
 
 
+HOUR_MS = 3_600_000
+
+
+@in_virtual_time
+async def test_a_window_that_begins_lets_those_go_who_wait_the_first_one_first() -> None:
+    async with calling() as (opened, caller):
+        handle = await opened.open(BOUND + 120, window="hour")
+        below = await opened.open(4000, parent=handle)
+        await caller.begin(handle, "holds", max_tokens=100)
+        await caller.begin(below, "first", max_tokens=100)
+        last = await caller.begin(handle, "last", max_tokens=100)
+        opened.clock.wall_ms += HOUR_MS
+        assert (await caller.begin(handle, "new", max_tokens=100, wait_ms=0)).kind == "budget_contended"
+        assert [one.said for one in caller.stub.sent] == ["holds", "first"]
+        opened.clock.wall_ms += HOUR_MS
+        await pass_time(2)
+        assert [one.said for one in caller.stub.sent] == ["holds", "first", "last"]
+        assert last.end is None
+        await caller.finish()
+
+
+@in_virtual_time
+async def test_a_wait_that_is_over_when_a_window_has_just_begun_was_long_enough() -> None:
+    async with calling() as (opened, caller):
+        handle = await opened.open(2 * BOUND + 250, window="hour")
+        for said in ("a", "b", "first"):
+            await caller.begin(handle, said, max_tokens=100)
+        brief = await caller.begin(handle, "brief", max_tokens=100, wait_ms=500)
+        assert [one.said for one in caller.stub.sent] == ["a", "b"]
+        await pass_time(0.2)
+        opened.clock.wall_ms += HOUR_MS
+        await pass_time(0.4)
+        assert brief.end is None
+        assert {one.said for one in caller.stub.sent[2:]} == {"first", "brief"}
+        await caller.finish()
+
+
 # -- closing ----------------------------------------------------------------------------------------------------------
 
 

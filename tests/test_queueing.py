@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from tests.support.treasuries import in_virtual_time, pass_time, refused, settle_down
+from tests.support.treasuries import in_virtual_time, refused, settle_down
 from tests.support.waiting import NOW, Wait, check, line, moved
 
 
@@ -179,48 +179,6 @@ async def test_room_at_one_account_does_not_let_anybody_overtake_who_waits_at_an
         assert first.held
         assert not second.over
         assert not last.over
-
-
-@in_virtual_time
-async def test_a_wait_that_is_over_tells_what_still_stood_in_the_way() -> None:
-    async with line() as made:
-        budget = made.open("a", 10)
-        await made.want(budget, 8)
-        wait = await made.want(budget, 5, wait_s=3)
-        await pass_time(2.9)
-        assert not wait.over
-        await pass_time(0.2)
-        assert wait.refusal is not None
-        assert (wait.refusal.contended, wait.refusal.available, wait.refusal.max_fit) == (True, 2, 10)
-        assert not len(made.queues)
-
-
-@in_virtual_time
-async def test_one_that_gives_up_lets_the_next_one_go() -> None:
-    async with line() as made:
-        budget = made.open("a", 10)
-        await made.want(budget, 8)
-        timed, cancelled = await made.want(budget, 5, wait_s=3), await made.want(budget, 4)
-        small = await made.want(budget, 2)
-        await pass_time(4)
-        assert timed.refusal
-        assert not small.over
-        cancelled.scope.cancel()
-        await settle_down()
-        assert small.held
-
-
-@in_virtual_time
-async def test_one_that_is_cancelled_at_the_moment_of_its_turn_has_had_it() -> None:
-    async with line() as made:
-        budget = made.open("a", 10)
-        first = await made.want(budget, 10)
-        wait = await made.want(budget, 10)
-        wait.scope.cancel()
-        first.give_back()
-        await settle_down()
-        assert wait.over
-        assert wait.held, "whoever waits gives it back"
 
 
 @in_virtual_time

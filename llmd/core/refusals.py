@@ -22,7 +22,7 @@ class Refusal(Struct, frozen=True):
     """What stands in the way of an amount.
 
     contended       whether only holds do, so that it may fit when they resolve
-    at              the account that refused: who waits, waits for it
+    at              the account that refused: who waits, waits at its budget
     requested       in the unit of `limiting`, as the next two
     available       what would fit now
     max_fit         what would fit if every hold came back

@@ -46,7 +46,7 @@ class Wait:
     def wants(self) -> tuple[Path, Packed]:
         return self.budget.path(NOW), self.amounts
 
-    def needs(self) -> Path:
+    def needs(self) -> list[Budget]:
         return needed(*self.wants())
 
     async def run(self, wait_s: float) -> None:
