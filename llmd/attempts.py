@@ -4,9 +4,11 @@ import logging
 from typing import NamedTuple
 
 import anyio
+from msgspec.structs import replace
 
+from llmd.books import Amounts
 from llmd.budgets import Budgets, Held, Posting, Quote
-from llmd.chat import Ask, Attempt, Delta
+from llmd.chat import Ask, Attempt, Delta, Usage
 from llmd.context import Context
 from llmd.core.amounts import spent
 from llmd.core.bounds import bound
@@ -156,7 +158,17 @@ def posting(held: Held, row: ModelRow, outcome: Outcome | None) -> Posting:
         return Posting(spent(outcome.usage, cost(outcome, row)))
     if isinstance(outcome, Failure) and outcome.billed == "no":
         return Posting(None)
-    return Posting(held.amounts, uncertain=True)
+    seen = outcome.seen if isinstance(outcome, Failure) else None
+    return Posting(held.amounts if seen is None else _greater(held.amounts, seen, row), uncertain=True)
+
+
+def _greater(bound: Amounts, seen: Usage, row: ModelRow) -> Amounts:
+    """The bound, but what was seen of it where that is more."""
+    inputs = max(bound.input_tokens, seen.input_tokens)
+    outputs = max(bound.output_tokens, seen.output_tokens)
+    usage = replace(seen, input_tokens=inputs, output_tokens=outputs, total_tokens=inputs + outputs)
+    nano_usd = 0 if row.price is None else cost_nano_usd(usage, row.price)
+    return spent(usage, max(bound.nano_usd, nano_usd))
 
 
 def cost(outcome: Outcome, row: ModelRow) -> int | None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from llmd.core.rows import Auth, Counts, ModelRow, Price, ReasoningLimits, ReasoningUnit, Refusable
+from llmd.core.rows import Auth, Counts, ModelRow, Price, ReasoningLimits, Refusable
 from llmd.dialects import DIALECTS
 from llmd.known import ECHO, KNOWN, NOTHING, Family, Known
 from llmd.prices import NOTHING as UNLISTED

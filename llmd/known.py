@@ -55,8 +55,8 @@ class Known(Struct, frozen=True, kw_only=True):
 
 
 # Sources: OpenAI's reference of `stop`, its answers to these params from models that reason, and from those that do not
-# "Unsupported parameter: 'reasoning.effort' is not supported with this model"; its reference of efforts, and its page on
-# web search.
+# "Unsupported parameter: 'reasoning.effort' is not supported with this model"; its pages on efforts and on
+# searching the web.
 _SEARCHES = r"-search-(preview|api)|deep-research"
 _OPENAI = (
     Family(like=r"^(o\d|gpt-[5-9])(?!.*-chat)", refuses=("temperature", "top_p", "stop")),

@@ -278,7 +278,7 @@ class HttpProvider:
                 cut = True
         outcome = reader.end(cut)
         if silent and isinstance(outcome, Failure):
-            return _silent()
+            return msgspec.structs.replace(_silent(), seen=outcome.seen)
         if emit is not None and isinstance(outcome, Answer):
             for delta in told.rest(outcome):
                 await emit(delta)

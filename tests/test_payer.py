@@ -48,6 +48,9 @@ async def test_a_bound_that_did_not_hold_is_larger_for_the_next_call_with_a_budg
 
 unknown = Failure(kind="upstream_invalid", message="broke off")
 seen = Failure(kind="upstream_invalid", message="broke off", usage=used(5, 6).usage)
+much = Failure(kind="upstream_invalid", message="broke off", seen=used(900, 1).usage)
+little = Failure(kind="upstream_invalid", message="broke off", seen=used(1, 300).usage)
+free = Failure(kind="upstream_auth", message="no", billed="no", seen=used(900, 1).usage)
 unbilled = Failure(kind="upstream_auth", message="no", billed="no")
 
 
@@ -60,9 +63,12 @@ unbilled = Failure(kind="upstream_auth", message="no", billed="no")
         (used(0, 0), BOUND + 100, True),
         (unknown, BOUND + 100, True),
         (seen, 11, False),
+        (much, 900 + 100, True),
+        (little, BOUND + 300, True),
+        (free, 0, False),
         (unbilled, 0, False),
     ],
-    ids=["used", "silent", "zeros", "unknown", "seen", "unbilled"],
+    ids=["used", "silent", "zeros", "unknown", "seen", "much", "little", "free", "unbilled"],
 )
 async def test_how_a_call_ends_says_what_it_posts(outcome: Outcome, settled: int, uncertain: bool) -> None:
     async with calling(Stub(outcome)) as (opened, caller):
@@ -73,6 +79,7 @@ async def test_how_a_call_ends_says_what_it_posts(outcome: Outcome, settled: int
         assert (told.settled.total_tokens, told.held.total_tokens) == (settled, 0)
         assert told.uncertain.total_tokens == (settled if uncertain else 0)
         assert told.settled.requests == (1 if settled else 0)
+        assert told.settled.nano_usd == told.settled.input_tokens * 100 + told.settled.output_tokens * 400
 
 
 @in_virtual_time

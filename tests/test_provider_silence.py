@@ -24,10 +24,13 @@ async def test_a_stream_that_falls_silent_fails_after_its_time(monkeypatch: pyte
 
     async def script(exchange: Exchange) -> None:
         await exchange.begin_stream()
-        await exchange.event(DELTA)
+        await exchange.event(DELTA | {"usage": {"prompt_tokens": 90, "completion_tokens": 1}})
         await exchange.gone()
 
-    assert "said nothing" in failed(await outcome_of(script, True), "upstream_unavailable", "unknown").message
+    outcome = failed(await outcome_of(script, True), "upstream_unavailable", "unknown")
+    assert "said nothing" in outcome.message
+    assert outcome.seen is not None
+    assert outcome.seen.input_tokens == 90
 
 
 async def test_a_stream_that_keeps_talking_slowly_lives_on(monkeypatch: pytest.MonkeyPatch) -> None:

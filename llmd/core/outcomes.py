@@ -34,6 +34,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     message        one sentence in llmd's words
     billed         "no" only where the provider certainly charged nothing
     usage          what it said was used before it failed; `cost_nano_usd` what it said that it bills for that
+    seen           what it had said was used so far, where that is not all
     provider_text  the provider's own words, for the caller to read; the shell takes keys out
     """
 
@@ -45,6 +46,7 @@ class Failure(Struct, frozen=True, kw_only=True):
     http_status: int | None = None
     request_id: str | None = None
     usage: Usage | None = None
+    seen: Usage | None = None
     cost_nano_usd: int | None = None
     provider_text: str | None = None
 

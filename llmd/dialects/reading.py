@@ -3,9 +3,10 @@
 from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from llmd.chat import Delta
-from llmd.core.outcomes import Outcome
+from llmd.core.outcomes import Failure, Outcome
 from llmd.dialects.base import Headers
 from llmd.dialects.draft import Draft
 from llmd.dialects.events import Event, SSEDecoder
@@ -100,8 +101,14 @@ class StreamReader:
         return self._draft.ended
 
     def end(self, cut: bool) -> Outcome:
-        draft = self._draft
         self._take(self._events.end())
+        outcome = self._outcome()
+        if isinstance(outcome, Failure) and outcome.usage is None:
+            return replace(outcome, seen=self._draft.usage)
+        return outcome
+
+    def _outcome(self) -> Outcome:
+        draft = self._draft
         if draft.failure is None and not draft.may_end():
             return draft.invalid("the provider's stream broke off before its end")
         if draft.failure is None and not draft.begun:

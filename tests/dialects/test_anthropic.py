@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from llmd.chat import NamedTool, Reasoning, ResponseFormat, Tool
+from llmd.chat import NamedTool, Reasoning, ResponseFormat, Tool, Usage
 from llmd.core.outcomes import Answer, Failure
 from llmd.dialects import DIALECTS
 from llmd.dialects.anthropic import MAX_TOKENS, VERSION
@@ -115,6 +115,14 @@ def test_counts_are_cumulative_and_those_that_are_not_told_again_stay() -> None:
     assert made.usage is not None
     assert (made.usage.input_tokens, made.usage.output_tokens, made.usage.total_tokens) == (16, 9, 25)
     assert (made.usage.cache_read_tokens, made.usage.cache_write_tokens) == (5, 7)
+
+
+@pytest.mark.parametrize("more", [[], [{"type": "error", "error": {"type": "overloaded_error"}}], [[]]], ids=str)
+def test_what_a_stream_had_told_when_it_broke_off_was_seen(more: list[Any]) -> None:
+    start = {"type": "message_start", "message": {"content": [], "usage": {"input_tokens": 90, "output_tokens": 1}}}
+    outcome, _ = read_as("anthropic", sse(start, *more), cut=not more)
+    assert isinstance(outcome, Failure)
+    assert (outcome.usage, outcome.seen) == (None, Usage(input_tokens=90, output_tokens=1, total_tokens=91))
 
 
 def test_an_error_within_a_stream_ends_it_with_that_error() -> None:
