@@ -1,9 +1,7 @@
 """What `budget.*` does: opens, charges, closes, resizes and tells, for who holds a handle and for the operator.
 
-A handle reaches its own subtree. It can make its own budget smaller; to make one larger takes the handle of one above.
+A handle reaches its own subtree. What it may make smaller or larger is known to `resizing`.
 """
-
-from collections.abc import Mapping
 
 import anyio
 import msgspec
@@ -25,7 +23,6 @@ from llmd.books import (
     StatementParams,
     Tree,
     TreeParams,
-    Unit,
     WatchParams,
 )
 from llmd.context import Context, Notify
@@ -37,6 +34,7 @@ from llmd.core.snapshots import snapshot, tree
 from llmd.errors import LLMError
 from llmd.handles import hash_of, new_id
 from llmd.replays import Keep, Replays
+from llmd.resizing import Resizing
 from llmd.scalars import AMOUNT_MAX
 from llmd.treasury import Treasury
 
@@ -49,6 +47,7 @@ class BudgetOperations:
     def __init__(self, treasury: Treasury, replays: Replays) -> None:
         self._treasury = treasury
         self._replays = replays
+        self._resizing = Resizing(treasury)
 
     async def open(self, params: OpenParams, ctx: Context) -> Opened:
         treasury = await self._writable()
@@ -119,32 +118,8 @@ class BudgetOperations:
         return await self._replays.once(scope, replace(params, wait_ms=0), run, Snapshot)
 
     async def resize(self, params: ResizeParams) -> Snapshot:
-        treasury = await self._writable()
-        budget = holder = treasury.named(params.budget)
-        if params.child is not None:
-            child = treasury.ledger.budgets.get(params.child)
-            if child is None or child is holder or not child.is_within(holder):
-                raise LLMError("budget_unknown", "there is no such budget below this one", path="child")
-            budget = child
-        limits, guarantee = params.limits.by_unit(), params.guarantee.by_unit()
-        if budget.terms.configured:
-            raise LLMError("budget_denied", f"{budget.id} is what the configuration says", budget=budget.id)
-        # The name of a configured budget is no secret, so it gives no right to make anything larger.
-        if holder.terms.configured or (budget is holder and budget.parent is not None):
-            _check_smaller(budget.terms, limits, guarantee, params.lease_s)
-        now, terms = treasury.clock.now(), budget.terms
-        terms = replace(
-            terms,
-            limits={**terms.limits, **limits},
-            guarantee={**terms.guarantee, **guarantee},
-            lease_s=terms.lease_s if params.lease_s is None or terms.lease_s is None else params.lease_s,
-        )
-        _raise(treasury.ledger.resize(now, budget, terms))
-        treasury.ledger.touch(now, budget)
-        treasury.leases.begin(budget)
-        treasury.after(now, budget.path(now))
-        await treasury.flusher.settled()
-        return snapshot(treasury.clock.now(), budget)
+        await self._writable()
+        return await self._resizing.resize(params)
 
     async def close(self, params: CloseParams, ctx: Context) -> Statement:
         treasury = await self._writable()
@@ -273,18 +248,6 @@ def _raise(refused: Refusal | None) -> None:
 def _check_owner(ctx: Context) -> None:
     if not ctx.peer.own:
         raise LLMError("unauthorized", "only the daemon's own user sees budgets without their handles", path="owner")
-
-
-def _check_smaller(
-    terms: Terms, limits: Mapping[Unit, int], guarantee: Mapping[Unit, int], lease_s: int | None
-) -> None:
-    larger = [f"limits.{unit}" for unit, amount in limits.items() if amount > terms.limits.get(unit, AMOUNT_MAX)]
-    larger += [f"guarantee.{unit}" for unit, amount in guarantee.items() if amount > terms.guarantee.get(unit, 0)]
-    if lease_s is not None and terms.lease_s is not None and lease_s > terms.lease_s:
-        larger.append("lease_s")
-    if larger:
-        reason = "a handle can make its own budget smaller; larger takes the handle of one above, with `child`"
-        raise LLMError("budget_denied", reason, path=larger[0])
 
 
 def _no_cursor() -> LLMError:

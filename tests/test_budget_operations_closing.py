@@ -1,4 +1,4 @@
-"""Budgets made smaller, larger and closed, as dialogues with a treasury in the test's process."""
+"""Budgets that are closed, as dialogues with a treasury in the test's process."""
 
 from typing import Any
 
@@ -17,122 +17,6 @@ from tests.support.treasuries import (
     refused,
     settle_down,
 )
-
-# -- resize -----------------------------------------------------------------------------------------------------------
-
-
-@in_virtual_time
-async def test_a_handle_makes_its_own_budget_smaller_and_only_one_above_makes_it_larger() -> None:
-    async with bank() as opened:
-        root = await opened.open(100, lease_s=100)
-        child = await opened.open(50, parent=root, guarantee={"total_tokens": 10}, lease_s=100)
-        grandchild = await opened.open(10, parent=child)
-        larger: list[dict[str, Any]] = [
-            {"limits": {"total_tokens": 51}},
-            {"guarantee": {"total_tokens": 11}},
-            {"lease_s": 101},
-        ]
-        for params in larger:
-            with refused("budget_denied"):
-                await opened.resize(child, **params)
-        assert (await opened.resize(child, limits={"total_tokens": 40}, lease_s=50)).limits == {"total_tokens": 40}
-        assert (await opened.resize(child, limits={"requests": 3})).limits == {"total_tokens": 40, "requests": 3}
-        assert (await opened.resize(child, guarantee={"total_tokens": 5})).guarantee == {"total_tokens": 5}
-        below = opened.get(child).id
-        for params in larger:
-            told = await opened.resize(root, child=below, **params)
-        assert (told.limits["total_tokens"], told.guarantee["total_tokens"], told.lease_s) == (51, 11, 101)
-        assert (await opened.resize(root, child=opened.get(grandchild).id, limits={"total_tokens": 99})).lease_s == 3600
-        assert (await opened.resize(root, limits={"total_tokens": 200}, lease_s=500)).lease_s == 500
-
-
-@in_virtual_time
-async def test_the_name_of_a_configured_budget_makes_none_larger() -> None:
-    async with bank(configured={"daily": {"default": True}}) as opened:
-        child = await opened.open(50, guarantee={"total_tokens": 10}, lease_s=100)
-        below = await opened.open(20, parent=child)
-        ids = {handle: opened.get(handle).id for handle in (child, below)}
-        larger: list[dict[str, Any]] = [
-            {"limits": {"total_tokens": 51}},
-            {"guarantee": {"total_tokens": 11}},
-            {"lease_s": 3601},
-        ]
-        for handle in (child, below):
-            for params in larger:
-                with refused("budget_denied"):
-                    await opened.resize("daily", child=ids[handle], **params)
-        assert opened.get(child).limits == {"total_tokens": 50}
-        told = await opened.resize("daily", child=ids[child], limits={"total_tokens": 40})
-        assert told.limits == {"total_tokens": 40}
-        assert (await opened.resize(child, child=ids[below], limits={"total_tokens": 30})).limits == {
-            "total_tokens": 30
-        }
-
-
-@in_virtual_time
-async def test_what_cannot_be_resized() -> None:
-    async with bank(configured={"daily": {"limits": {"total_tokens": 100}}}) as opened:
-        root, other = await opened.open(100), await opened.open(100)
-        child = await opened.open(50, parent=root)
-        ids = {handle: opened.get(handle).id for handle in (root, other, child)}
-        for handle, target in ((root, other), (child, root), (child, child), (other, child)):
-            with refused("budget_unknown", path="child"):
-                await opened.resize(handle, child=ids[target], limits={"total_tokens": 10})
-        with refused("budget_unknown"):
-            await opened.resize(ids[child], limits={"total_tokens": 10})
-        with refused("budget_denied"):
-            await opened.resize("daily", limits={"total_tokens": 10})
-        with refused("invalid_params", path="guarantee.total_tokens"):
-            await opened.resize(root, child=ids[child], guarantee={"total_tokens": 51})
-        with refused("budget_exceeded"):
-            await opened.resize(root, child=ids[child], limits={"total_tokens": 500}, guarantee={"total_tokens": 101})
-        assert opened.get(child).guarantee == {}
-
-
-@in_virtual_time
-async def test_a_limit_goes_down_to_what_is_used_and_no_further() -> None:
-    async with bank() as opened, anyio.create_task_group() as group:
-        handle = await opened.open(1000)
-        caller = Caller(opened, group)
-        await opened.charge(handle, 50)
-        await caller.begin(handle, max_tokens=100)
-        with refused("budget_busy", requested=50 + HELD - 1):
-            await opened.resize(handle, limits={"total_tokens": 50 + HELD - 1})
-        await opened.resize(handle, limits={"total_tokens": 50 + HELD})
-        with refused("budget_exceeded", requested=49):
-            await opened.resize(handle, limits={"total_tokens": 49})
-        await caller.finish()
-
-
-@in_virtual_time
-async def test_a_limit_that_is_raised_lets_those_go_who_wait_for_it() -> None:
-    async with bank() as opened, anyio.create_task_group() as group:
-        root = await opened.open(4000)
-        child = await opened.open(200, parent=root)
-        caller = Caller(opened, group)
-        await caller.begin(child, max_tokens=100)
-        await caller.begin(child, "y", max_tokens=100)
-        assert len(caller.stub.sent) == 1
-        await opened.resize(root, child=opened.get(child).id, limits={"total_tokens": 300})
-        await settle_down()
-        assert len(caller.stub.sent) == 2
-        group.cancel_scope.cancel()
-
-
-@in_virtual_time
-async def test_a_guarantee_that_is_given_back_lets_those_go_who_wait_above() -> None:
-    async with bank() as opened, anyio.create_task_group() as group:
-        root = await opened.open(300)
-        sure = await opened.open(150, parent=root, guarantee={"total_tokens": 150})
-        caller = Caller(opened, group)
-        await caller.begin(root, max_tokens=100)
-        waits = await caller.begin(root, "y", max_tokens=100)
-        assert waits.end is None
-        await opened.resize(sure, guarantee={"total_tokens": 10})
-        await settle_down()
-        assert len(caller.stub.sent) == 2
-        group.cancel_scope.cancel()
-
 
 # -- close ------------------------------------------------------------------------------------------------------------
 
@@ -196,24 +80,6 @@ async def test_a_close_answers_when_that_is_durable() -> None:
         opened.journal.go.set()
         await done.wait()
         assert not [key for key in opened.journal.image() if key.startswith("b/")]
-
-
-@in_virtual_time
-async def test_a_resize_is_told_when_it_is_durable() -> None:
-    async with bank() as opened, anyio.create_task_group() as group:
-        handle = await opened.open(100)
-        opened.journal.stall()
-        done = anyio.Event()
-
-        async def resize() -> None:
-            await opened.resize(handle, limits={"total_tokens": 50})
-            done.set()
-
-        group.start_soon(resize)
-        await pass_time(5)
-        assert not done.is_set()
-        opened.journal.go.set()
-        await done.wait()
 
 
 @in_virtual_time

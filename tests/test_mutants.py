@@ -17,8 +17,7 @@ MACHINE = "tests/core/test_ledger_machine.py::test_the_ledger_is_what_a_recount_
 
 KILLERS: dict[str, list[str]] = {
     "a-delegate-raising-its-own-limit": [
-        "tests/test_budget_operations_closing.py"
-        "::test_a_handle_makes_its_own_budget_smaller_and_only_one_above_makes_it_larger"
+        "tests/test_resizing.py::test_a_handle_makes_its_own_budget_smaller_and_only_one_above_makes_it_larger"
     ],
     "an-unflushed-charge": [
         "tests/test_budget_operations_charging.py::test_a_charge_whose_record_is_not_written_is_taken_back"

@@ -58,6 +58,7 @@ LAYERS = [
     "llmd.treasury",
     "llmd.payer",
     "llmd.replays",
+    "llmd.resizing",
     "llmd.budget_operations",
     "llmd.rpc",
     "llmd.transports",
