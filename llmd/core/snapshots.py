@@ -17,7 +17,7 @@ _NOTHING = Amounts()
 def snapshot(now: Now, budget: Budget) -> Snapshot:
     path, account, terms = budget.path(now), budget.account(now), budget.terms
     limited = limited_units(path)
-    left = available(path)
+    left = available(path) if budget.state == "open" else [0] * len(UNITS)
     return Snapshot(
         id=budget.id,
         parent=None if budget.parent is None else budget.parent.id,

@@ -56,6 +56,22 @@ def test_available_is_told_of_the_units_that_the_path_limits() -> None:
     assert trees.left("b") == 0
 
 
+def test_nothing_is_available_in_a_budget_that_drains_or_has_closed_nor_below() -> None:
+    trees = Trees()
+    trees.open("root", limit=100)
+    trees.open("b", "root", limit=50)
+    hold = trees.hold("b", 5)
+    trees.close("root")
+
+    def told(name: str) -> tuple[str, int | None, int | None]:
+        found = trees.told(name)
+        return found.state, found.available["total_tokens"], found.available["requests"]
+
+    assert told("root") == told("b") == ("draining", 0, None)
+    trees.settle(hold, 5)
+    assert told("root") == told("b") == ("closed", 0, None)
+
+
 def test_a_budget_with_a_window_is_told_in_the_window_of_now() -> None:
     trees = Trees()
     trees.open("daily", limit=50, window="day")

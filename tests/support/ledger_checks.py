@@ -142,7 +142,10 @@ def _snapshot(books: Books, now: Now, name: str) -> Snapshot:
         held=figure("held"),
         uncertain=figure("uncertain"),
         overrun=figure("overrun"),
-        available={unit: could[unit] if limited(books, name, unit) else None for unit in UNITS},
+        available={
+            unit: None if not limited(books, name, unit) else could[unit] if node.state == "open" else 0
+            for unit in UNITS
+        },
         children=len(books.children(name)),
         lease_s=None,
         enforcement=node.enforcement,
