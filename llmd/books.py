@@ -232,6 +232,8 @@ class CloseParams(BudgetParams, frozen=True, kw_only=True):
 
 
 class StatementParams(BudgetParams, frozen=True, kw_only=True):
+    """With a `cursor`, the rest; also of a budget that has closed since, for a day."""
+
     cursor: Token | None = None
     limit: PageSize = 1000
 

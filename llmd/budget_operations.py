@@ -29,6 +29,7 @@ from llmd.context import Context, Notify
 from llmd.core.accounts import Path
 from llmd.core.amounts import Packed, pack
 from llmd.core.budget import Budget, Terms
+from llmd.core.ledger_rows import CLOSED, ClosedRow
 from llmd.core.refusals import Refusal
 from llmd.core.snapshots import snapshot, tree
 from llmd.errors import LLMError
@@ -134,13 +135,12 @@ class BudgetOperations:
             await closing.closed.wait()
             assert closing.snapshot is not None
             await treasury.flusher.settled()
-            return await self._page(closing.snapshot, budget, 0, 1000)
+            return await self._page(closing.snapshot, budget.trail, budget.since, 1000)
         raise ctx.overdue("calls below this budget are still in flight; it goes on closing", budget=budget.id)
 
     async def statement(self, params: StatementParams, ctx: Context) -> Statement:
         treasury = self._treasury
         await treasury.ready()
-        budget = self.found(params, ctx)
         if params.cursor is not None and not (params.cursor.isascii() and params.cursor.isdecimal()):
             raise _no_cursor()
         after = int(params.cursor or 0)
@@ -148,7 +148,17 @@ class BudgetOperations:
             raise _no_cursor()
         if treasury.journal.read_only is None:
             await treasury.flusher.flushed()
-        return await self._page(snapshot(treasury.clock.now(), budget), budget, after, params.limit)
+        try:
+            budget = self.found(params, ctx)
+        except LLMError as error:
+            if params.cursor is None or error.kind not in ("budget_closed", "budget_unknown"):
+                raise
+            # What its close began to tell is told to its end.
+            if (closed := await self._closed(params)) is None:
+                raise
+            return await self._page(closed.told, closed.trail, max(after, closed.since), params.limit)
+        told = snapshot(treasury.clock.now(), budget)
+        return await self._page(told, budget.trail, max(after, budget.since), params.limit)
 
     def get(self, params: BudgetParams, ctx: Context) -> Snapshot:
         return snapshot(self._treasury.clock.now(), self.found(params, ctx))
@@ -234,8 +244,14 @@ class BudgetOperations:
         budget.since = treasury.journal.last
         return budget
 
-    async def _page(self, told: Snapshot, budget: Budget, after: int, limit: int) -> Statement:
-        found = await self._treasury.journal.entries(budget.trail, max(after, budget.since), limit + 1)
+    async def _closed(self, params: BudgetParams) -> ClosedRow | None:
+        """What is still known of a budget that has closed."""
+        handle = params.budget or self._treasury.handle_of(params.id or "")
+        row = await self._treasury.journal.row(CLOSED + hash_of(handle))
+        return None if row is None else msgspec.json.decode(row, type=ClosedRow)
+
+    async def _page(self, told: Snapshot, trail: str, after: int, limit: int) -> Statement:
+        found = await self._treasury.journal.entries(trail, after, limit + 1)
         entries = [msgspec.json.decode(entry.data, type=Entry) for _, entry in found[:limit]]
         return Statement(budget=told, entries=entries, cursor=str(found[limit - 1][0]) if len(found) > limit else None)
 

@@ -272,8 +272,10 @@ class Treasury:
     def _tell_finished(self, now: Now) -> None:
         finished, self.ledger.finished = self.ledger.finished, []
         for budget in finished:
+            told = snapshot(now, budget)
+            self.ledger.changes.closed(budget, told)
             if (closing := self.closings.pop(budget.id, None)) is not None:
-                closing.snapshot = snapshot(now, budget)
+                closing.snapshot = told
                 closing.closed.set()
             self.untie(budget)
             self.ledger.fold(budget)

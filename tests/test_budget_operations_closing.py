@@ -3,19 +3,25 @@
 from typing import Any
 
 import anyio
+import msgspec
+from msgspec.structs import replace
 
 from llmd.books import (
     BudgetParams,
     CloseParams,
+    StatementParams,
 )
+from tests.support.sessions import STRANGER
 from tests.support.stub import HELD, Caller, Stub, used
 from tests.support.treasuries import (
+    ScriptedJournal,
     bank,
     context,
     in_virtual_time,
     pass_time,
     refused,
     settle_down,
+    sum_of,
 )
 
 # -- close ------------------------------------------------------------------------------------------------------------
@@ -80,6 +86,40 @@ async def test_a_close_answers_when_that_is_durable() -> None:
         opened.journal.go.set()
         await done.wait()
         assert not [key for key in opened.journal.image() if key.startswith("b/")]
+
+
+@in_virtual_time
+async def test_a_statement_of_more_than_a_page_is_read_to_its_end_though_its_budget_has_closed() -> None:
+    async with bank() as opened:
+        root = await opened.open(10**6, lease_s=10**6)
+        handle = await opened.open(10**6, parent=root)
+        identifier = opened.get(handle).id
+        for _ in range(1500):
+            await opened.charge(handle, 1)
+        statement = await opened.close(handle)
+        assert (len(statement.entries), sum_of(statement.entries, "total_tokens")) == (1000, 999)
+        with refused("budget_closed"):
+            await opened.statement(handle)
+        for params in ({"budget": handle}, {"id": identifier, "owner": True}):
+            asked = msgspec.convert({**params, "cursor": statement.cursor, "limit": 400}, StatementParams)
+            page = await opened.operations.statement(asked, context())
+            assert (page.budget, len(page.entries)) == (statement.budget, 400)
+            rest = await opened.operations.statement(replace(asked, cursor=page.cursor), context())
+            assert [entry.kind for entry in rest.entries][-2:] == ["drain", "close"]
+            assert (sum_of(page.entries + rest.entries, "total_tokens"), rest.cursor) == (501, None)
+        strange = context(peer=STRANGER)
+        with refused("unauthorized"):
+            await opened.operations.statement(asked, strange)
+        with refused("budget_unknown"):
+            await opened.operations.statement(replace(asked, id="b_nothing"), context())
+        image = opened.journal.image()
+    async with bank(ScriptedJournal(image)) as second:
+        assert (await second.statement(handle, cursor="1")).budget == statement.budget
+        second.clock.skip(25 * 3_600_000)
+        await pass_time(2)
+        with refused("budget_unknown"):
+            await second.statement(handle, cursor="1")
+        assert not [key for key in second.journal.image() if key.startswith(("c/", "g/"))]
 
 
 @in_virtual_time

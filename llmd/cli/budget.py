@@ -166,8 +166,6 @@ def _show_statement(found: Json, options: argparse.Namespace) -> None:
     from llmd.cli.budget_drawing import statement
 
     _print(statement(found["budget"], found["entries"]))
-    if found["cursor"] is not None:
-        print(f"llmd: these are the first {len(found['entries'])} entries; there are more", file=sys.stderr)
 
 
 # -- tree -------------------------------------------------------------------------------------------------------------

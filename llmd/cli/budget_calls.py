@@ -48,18 +48,14 @@ def named(budget: str) -> Json:
 
 
 def whole_statement(wire: Wire, budget: str, first: Json | None = None) -> Json:
-    """A Statement with all its entries; `first` is its first page where that is known.
-
-    Of a budget that has closed meanwhile the rest is not told: then the cursor stays.
-    """
+    """A Statement with all its entries; `first` is its first page where that is known."""
     statement = first or ask(wire, "budget.statement", named(budget))
     entries, cursor = list(statement["entries"]), statement["cursor"]
-    with _unless_gone():
-        while cursor is not None:
-            page = ask(wire, "budget.statement", {**named(budget), "cursor": cursor})
-            entries += page["entries"]
-            cursor = page["cursor"]
-    return {**statement, "entries": entries, "cursor": cursor}
+    while cursor is not None:
+        page = ask(wire, "budget.statement", {**named(budget), "cursor": cursor})
+        entries += page["entries"]
+        cursor = page["cursor"]
+    return {**statement, "entries": entries, "cursor": None}
 
 
 def whole_tree(wire: Wire, params: Json | None) -> Json:

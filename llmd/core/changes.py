@@ -5,13 +5,24 @@ A row is made when it is taken, so that what changes a hundred times in between 
 
 import msgspec
 
-from llmd.books import Entry, EntryKind, Unit
+from llmd.books import Entry, EntryKind, Snapshot, Unit
 from llmd.clock import Now
 from llmd.core.accounts import Account
 from llmd.core.amounts import Packed, by_unit, unpack
 from llmd.core.budget import Budget
 from llmd.core.holds import Hold
-from llmd.core.ledger_rows import BUDGET, GONE, HOLD, WINDOW, BudgetRow, GoneRow, HoldRow, WindowRow
+from llmd.core.ledger_rows import (
+    BUDGET,
+    CLOSED,
+    GONE,
+    HOLD,
+    WINDOW,
+    BudgetRow,
+    ClosedRow,
+    GoneRow,
+    HoldRow,
+    WindowRow,
+)
 from llmd.journal import Batch, JournalEntry
 
 _encode = msgspec.json.Encoder().encode
@@ -61,10 +72,17 @@ class Changes:
         hold.slot = slot
         self._next_slot = max(self._next_slot, slot + 1)
 
+    def closed(self, budget: Budget, told: Snapshot) -> None:
+        """It has closed like this: its statement can still be asked for."""
+        if budget.handle_hash is not None:
+            self._rows[CLOSED + budget.handle_hash] = _encode(ClosedRow(told, budget.trail, budget.since))
+
     def gone(self, handle_hash: str, closed_ms: int | None) -> None:
-        """A handle of a closed budget is known until then, or no more."""
-        row = None if closed_ms is None else _encode(GoneRow(handle_hash, closed_ms))
-        self._rows[GONE + handle_hash] = row
+        """A handle of a closed budget is known since then, or no more."""
+        if closed_ms is None:
+            self._rows[GONE + handle_hash] = self._rows[CLOSED + handle_hash] = None
+        else:
+            self._rows[GONE + handle_hash] = _encode(GoneRow(handle_hash, closed_ms))
 
     def row(self, key: str, value: bytes | None) -> None:
         """A row of somebody else's that changes together with these."""

@@ -6,11 +6,11 @@ window's row has the sums of its subtree, since what is below a windowed budget 
 
 from msgspec import Struct
 
-from llmd.books import Amounts, State
+from llmd.books import Amounts, Snapshot, State
 from llmd.core.budget import Terms
 from llmd.core.windows import Span
 
-BUDGET, WINDOW, HOLD, GONE = "b/", "w/", "h/", "g/"
+BUDGET, WINDOW, HOLD, GONE, CLOSED = "b/", "w/", "h/", "g/", "c/"
 """How the keys of the rows begin."""
 
 
@@ -59,3 +59,12 @@ class GoneRow(Struct, frozen=True):
 
     handle_hash: str
     closed_ms: int
+
+
+class ClosedRow(Struct, frozen=True):
+    """How a budget stood when it had closed, and where its entries are; by its handle's hash, no longer than that is
+    known. No restart reads it."""
+
+    told: Snapshot
+    trail: str
+    since: int

@@ -214,9 +214,12 @@ def test_a_statement_of_many_pages_is_whole(daemon: RunningDaemon) -> None:
     assert next(line.split()[1:] for line in lines if " settled " in line) == ["settled", "2200"]
 
 
-def test_closing_says_when_its_statement_is_not_whole(daemon: RunningDaemon) -> None:
+@pytest.mark.parametrize("by", ["budget", "id"])
+def test_closing_tells_all_that_happened(daemon: RunningDaemon, by: str) -> None:
     handle = opened()
+    identifier = json.loads(llmd("budget", "statement", handle, "--json").out)["budget"]["id"]
     charge_often(daemon, handle)
-    done = llmd("budget", "close", handle)
-    assert (done.status, done.err) == (0, "llmd: these are the first 1000 entries; there are more\n")
+    done = llmd("budget", "close", handle if by == "budget" else identifier)
+    assert (done.status, done.err) == (0, "")
+    assert len([line for line in done.out.splitlines() if " charge " in line]) == 1100
     assert " 2200" in done.out
