@@ -81,7 +81,8 @@ class Treasury:
         try:
             cut = recover(now, journal.rows, self.ledger, zone)
         except NotRecovered as error:
-            raise StoreUnavailable(f"the ledger contradicts itself: {error}; `llmd ledger check` says more") from None
+            told = f"the ledger contradicts itself: {error}; `llmd ledger check` says what to do"
+            raise StoreUnavailable(told) from None
         self.answers.recover(journal.rows, cut)
         self._secret = next((value for _, value in journal.rows(SECRET_KEY)), b"")
         if not self._secret:

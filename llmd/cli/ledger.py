@@ -13,7 +13,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from llmd import paths
 from llmd.cli.call import complain, write_utf8
@@ -75,7 +77,7 @@ def _check(path: Path, options: argparse.Namespace) -> int:
 
     from llmd.journal.repair import check
 
-    found = check(path)
+    found = check(path, _contradiction())
     if options.json:
         print(json.dumps({"path": str(path), **asdict(found)}, ensure_ascii=False))
         return FAILED if found.problems else 0
@@ -89,13 +91,23 @@ def _check(path: Path, options: argparse.Namespace) -> int:
     return 0
 
 
+def _contradiction() -> Callable[[Any], str | None]:
+    """Tells what would keep a daemon from going on with what the rows of a ledger say."""
+    from llmd.clock import Now
+    from llmd.core.recovery import contradiction
+    from llmd.zones import zone
+
+    now = Now(time.monotonic(), time.time_ns() // 1_000_000)
+    return lambda rows: contradiction(now, rows, zone)
+
+
 def _accept_loss(path: Path, options: argparse.Namespace) -> int:
     from llmd.journal.repair import accept_loss, check
     from llmd.journal.store_files import read_log
 
     damaged = read_log(path).state == "damaged"
     told = accept_loss(path, now_ms=time.time_ns() // 1_000_000)
-    problems = check(path).problems if damaged else []
+    problems = check(path, _contradiction()).problems
     if options.json:
         done = {"path": str(path), "changed": damaged, "told": told, "problems": problems}
         print(json.dumps(done, ensure_ascii=False))

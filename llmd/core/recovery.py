@@ -58,6 +58,17 @@ def recover(
     return cut
 
 
+def contradiction(
+    now: Now, rows: Callable[[str], Iterable[tuple[str, bytes]]], zones: Callable[[str], tzinfo]
+) -> str | None:
+    """What keeps `rows` from being a ledger, None where nothing does."""
+    try:
+        recover(now, rows, Ledger(), zones)
+    except NotRecovered as error:
+        return str(error)
+    return None
+
+
 def _hang(now: Now, ledger: Ledger, rows: Iterable[BudgetRow], zones: Callable[[str], tzinfo]) -> None:
     """Every budget below its parent."""
     waiting: dict[str | None, list[BudgetRow]] = {}

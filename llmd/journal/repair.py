@@ -3,7 +3,7 @@
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,8 +39,14 @@ class Checked(Struct):
     bytes: int = 0
 
 
-def check(path: Path) -> Checked:
-    """Look at a store, also while a daemon has it, and change nothing: all is read from a copy."""
+Rows = Callable[[str], Iterable[tuple[str, bytes]]]
+
+
+def check(path: Path, contradiction: Callable[[Rows], str | None] | None = None) -> Checked:
+    """Look at a store, also while a daemon has it, and change nothing: all is read from a copy.
+
+    contradiction  tells what is wrong with what the rows say, given them by the beginning of their keys
+    """
     path = path.resolve()
     found = Checked()
     try:
@@ -54,7 +60,7 @@ def check(path: Path) -> Checked:
         refuse_network(path)
         refuse_foreign(path)
         with _copied(path) as copy:
-            _read(copy, path, found)
+            _read(copy, path, found, contradiction)
     except StoreUnavailable as unavailable:
         found.problems.append(str(unavailable))
     except OSError as error:
@@ -102,7 +108,7 @@ def _exposed(path: Path) -> list[str]:
     return problems
 
 
-def _read(copy: Path, path: Path, found: Checked) -> None:
+def _read(copy: Path, path: Path, found: Checked, contradiction: Callable[[Rows], str | None] | None) -> None:
     verdict = read_log(copy)
     if verdict.state == "damaged":
         found.problems.append(verdict.damage_of(path))
@@ -110,7 +116,11 @@ def _read(copy: Path, path: Path, found: Checked) -> None:
         found.notes.append(f"a torn tail of {verdict.tail} bytes will be cut")
     database = Database(copy, "process", path)
     try:
-        found.problems += database.problems()
+        broken = database.problems()
+        found.problems += broken
+        if not broken and contradiction is not None and (wrong := contradiction(database.rows)) is not None:
+            what_to_do = f"put back a copy, or move it and {log_of(path).name} away and begin without all that it tells"
+            found.problems.append(f"the ledger {path} contradicts itself: {wrong}: {what_to_do}")
         found.rows, found.entries = database.counts()
     finally:
         database.close()

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from llmd import paths
+from llmd.journal import Batch
+from llmd.journal.database import Database
 from tests.support.budgets import ask, charge, opened
 from tests.support.cli import llmd
 from tests.support.daemon import running_daemon
@@ -54,6 +56,25 @@ def test_a_sound_ledger_is_summed_up_and_not_touched(tmp_path: Path) -> None:
     assert (found["problems"], found["entries"]) == ([], 5)
     assert f"{found['rows']} rows, 5 entries of history, {found['bytes']} bytes" in done.out
     assert files() == before
+
+
+def test_a_ledger_that_contradicts_itself_is_no_dead_end(tmp_path: Path) -> None:
+    leave_a_ledger(tmp_path)
+    file = paths.ledger_file(os.environ)
+    database = Database(file, "full")
+    database.write(Batch({key: None for key, _ in database.rows("b/")} | {"b/x": b"{}"}, []))
+    database.close()
+    left = files()
+    for action in ("check", "accept-loss"):
+        done = llmd("ledger", action)
+        assert done.status == 1
+        assert f"the ledger {file} contradicts itself: a row of the ledger cannot be read" in done.err
+        assert "put back a copy, or move it and ledger.db-wal away" in done.err
+        assert len(json.loads(llmd("ledger", action, "--json").out)["problems"]) == 1
+    assert files()["ledger.db"] == left["ledger.db"]
+    for name in left:
+        (file.parent / name).rename(tmp_path / name)
+    assert leave_a_ledger(tmp_path), "which is what was told"
 
 
 def test_there_is_nothing_to_accept_in_a_sound_ledger(tmp_path: Path) -> None:

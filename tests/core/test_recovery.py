@@ -10,7 +10,7 @@ import pytest
 from llmd.clock import Now
 from llmd.core.holds import Call
 from llmd.core.ledger import Ledger
-from llmd.core.recovery import NotRecovered, recover
+from llmd.core.recovery import NotRecovered, contradiction, recover
 from tests.support.trees import DAY_MS, NOON, Trees, refuses, tokens, total
 
 NONE = {"total_tokens": 0, "input_tokens": 0, "output_tokens": 0, "requests": 0, "nano_usd": 0}
@@ -270,6 +270,14 @@ def spoilt(change: Callable[[dict[str, Any]], object]) -> dict[str, dict[str, An
 def test_rows_that_contradict_one_another_are_not_recovered(rows: dict[str, dict[str, Any]], message: str) -> None:
     with pytest.raises(NotRecovered, match=message):
         by_hand(rows)
+
+
+def test_what_keeps_rows_from_being_a_ledger_is_told() -> None:
+    def told(row: bytes) -> str | None:
+        return contradiction(Now(0.0, NOON), lambda prefix: [("h/1", row)] if prefix == "h/" else [], ZoneInfo)
+
+    assert contradiction(Now(0.0, NOON), lambda prefix: [], ZoneInfo) is None
+    assert "cannot be read" in (told(b"{") or "")
 
 
 def test_rows_that_are_no_json_are_not_recovered() -> None:
