@@ -167,7 +167,7 @@ class OpenParams(_Params, frozen=True, kw_only=True):
     """`limits`, or `total` for `limits.total_tokens`. Without a `parent` it is a root, or below the default budget.
 
     scope        "lease": until `lease_s` have passed without use; "connection": until this connection ends
-    enforcement  the parent's unless given; never looser than that
+    enforcement  the parent's unless given, but "strict" for limits below one that is "track"; never looser than that
     """
 
     parent: Name | None = None

@@ -217,7 +217,9 @@ class BudgetOperations:
     def _new(self, parent: Budget | None, params: OpenParams) -> Budget:
         treasury = self._treasury
         above: Enforcement = "track" if parent is None else parent.terms.enforcement
-        enforcement = params.enforcement or ("strict" if parent is None else above)
+        limits = params.limits or GivenAmounts(total_tokens=params.total)
+        strict = parent is None or (above == "track" and limits.by_unit())  # limits that nothing keeps are not meant
+        enforcement = params.enforcement or ("strict" if strict else above)
         if STRICTNESS.index(enforcement) < STRICTNESS.index(above):
             reason = f"below a budget that is {above}, none can be {enforcement}"
             raise LLMError("invalid_params", reason, path="enforcement")
@@ -226,7 +228,6 @@ class BudgetOperations:
             for name, value in params.allow.labels.items():
                 if fixed.get(name, value) != value:
                     raise LLMError("budget_denied", "a label that is fixed above stays", path=f"allow.labels.{name}")
-        limits = params.limits or GivenAmounts(total_tokens=params.total)
         terms = Terms(
             limits=limits.by_unit(),
             guarantee=params.guarantee.by_unit(),

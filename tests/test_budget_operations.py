@@ -100,6 +100,20 @@ async def test_what_cannot_be_opened(params: dict[str, Any], kind: str, path: st
 
 
 @in_virtual_time
+@pytest.mark.parametrize(("above", "limited", "free"), [("track", "strict", "track"), ("estimate",) * 3])
+async def test_a_limit_below_a_budget_that_only_counts_limits_unless_counting_is_asked_for(
+    above: str, limited: str, free: str
+) -> None:
+    async with bank(configured={"daily": {"default": True, "enforcement": above}}) as opened:
+        handle = await opened.open(100)
+        with refused("budget_exceeded"):
+            await opened.charge(handle, 101)
+        assert opened.get(handle).enforcement == limited
+        assert opened.get(await opened.open(limits={})).enforcement == free
+        assert opened.get(await opened.open(100, enforcement=above)).enforcement == above
+
+
+@in_virtual_time
 async def test_nothing_is_opened_below_a_budget_that_drains() -> None:
     async with bank() as opened, anyio.create_task_group() as group:
         root = await opened.open(1000)
