@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from llmd.core.holds import Call, Hold
-from tests.support.stub import Caller
+from tests.support.stub import HELD, Caller
 from tests.support.treasuries import (
     Line,
     ScriptedJournal,
@@ -66,6 +66,23 @@ async def test_a_lease_does_not_run_out_while_something_is_held() -> None:
         await pass_time(200)
         with refused("budget_closed"):
             opened.get(handle)
+
+
+@in_virtual_time
+async def test_a_lease_does_not_run_out_while_somebody_waits() -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        root = await opened.open(HELD, lease_s=HOUR_S)
+        handle = await opened.open(4000, parent=root, lease_s=5)
+        caller = Caller(opened, group)
+        await caller.begin(root, max_tokens=100)
+        waits = await caller.begin(handle, max_tokens=100)
+        await pass_time(20)
+        assert opened.treasury.named(handle).state == "open"
+        waits.scope.cancel()
+        await pass_time(7)
+        with refused("budget_closed"):
+            opened.get(handle)
+        await caller.finish()
 
 
 @in_virtual_time

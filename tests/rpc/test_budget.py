@@ -193,6 +193,21 @@ def test_a_bad_open_is_told_and_changes_nothing(
     assert caller("budget.tree", owner=True) == before
 
 
+def test_below_a_window_nothing_is_guaranteed(caller: Caller) -> None:
+    windowed = caller.open(total=100, window="day")["budget"]
+    child = caller.open(total=50, parent=windowed)
+    guaranteed = {"guarantee": {"total_tokens": 1}}
+    for asked in (
+        lambda: caller.open(total=5, parent=windowed, **guaranteed),
+        lambda: caller.open(total=5, parent=child["budget"], **guaranteed),
+        lambda: caller("budget.resize", budget=windowed, child=child["id"], **guaranteed),
+    ):
+        error = refused(asked)
+        assert (error.kind, error.data["path"]) == ("invalid_params", "guarantee")
+    (tree,) = caller("budget.tree", budget=windowed)["budgets"]
+    assert [(below["id"], below["guarantee"]) for below in tree["below"]] == [(child["id"], {})]
+
+
 @pytest.mark.parametrize(
     "amounts", [{}, {"requests": 0}, {"requests": -1}, {"requests": 2**63}, {"requests": 0.5}, {"x": 1}]
 )

@@ -7,7 +7,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 
-from llmd.budgets import Held, Posting, Quoter
+from llmd.budgets import Budgets, Held, Posting, Quoter
 from llmd.catalog import Catalog, ProviderRow, provider_row
 from llmd.chat import Ask
 from llmd.context import Context, Peer
@@ -106,7 +106,7 @@ def provider(name: str = "work", **settings: Any) -> ProviderRow:
 
 
 @asynccontextmanager
-async def executor(budgets: Recorder, *rows: ProviderRow, rules: Sequence[Rule] = ()) -> AsyncIterator[Executor]:
+async def executor(budgets: Budgets, *rows: ProviderRow, rules: Sequence[Rule] = ()) -> AsyncIterator[Executor]:
     catalog = Catalog(providers={row.name: row for row in (*rows, provider("echo"))}, default_model=None)
     async with AiohttpTransport() as transport:
         upstreams = Upstreams(catalog, {}, lambda: transport, rules)
@@ -114,7 +114,7 @@ async def executor(budgets: Recorder, *rows: ProviderRow, rules: Sequence[Rule] 
 
 
 @asynccontextmanager
-async def executing(script: Script, budgets: Recorder, **settings: Any) -> AsyncIterator[Executor]:
+async def executing(script: Script, budgets: Budgets, **settings: Any) -> AsyncIterator[Executor]:
     """An executor whose provider `work` is this script, and has a price."""
     async with scripted(script) as upstream:
         models = {"m1": ModelSettings(price=PRICE, max_output_tokens=100)}
