@@ -155,9 +155,7 @@ class Ask(Chat, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_
 class ManyAsk(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """The params of `execute_many`: calls that run together, all at once unless told otherwise.
 
-    budget      of those that name none
-    timeout_ms  of all together
-    stream      a token for the `llmd.delta` notifications of all; `index` tells which call they are of
+    `budget` is of those that name none; `timeout_ms` and the token `stream` are of all together.
     """
 
     calls: Annotated[list[Ask], Meta(min_length=1)]

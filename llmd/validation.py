@@ -1,6 +1,7 @@
 """What is wrong with a value that does not fit its type: where, and what was expected, in llmd's own words."""
 
 import re
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import msgspec
@@ -73,7 +74,7 @@ def _allowed(kind: Any, path: str) -> str:
 
 def _schemas(kind: Any, path: str) -> list[dict[str, Any]]:
     """The JSON Schemas that could apply at `path`: more than one below a union."""
-    (top,), components = msgspec.json.schema_components([kind], ref_template="{name}")
+    top, components = _components(kind)
 
     def alternatives(schema: dict[str, Any]) -> list[dict[str, Any]]:
         if "$ref" in schema:
@@ -85,6 +86,13 @@ def _schemas(kind: Any, path: str) -> list[dict[str, Any]]:
         inner = [_below(schema, step) for schema in found]
         found = [one for schema in inner if schema is not None for one in alternatives(schema)]
     return found
+
+
+@lru_cache(64)
+def _components(kind: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The schema of a type, and those that it refers to: they take longer to make than a call."""
+    (top,), components = msgspec.json.schema_components([kind], ref_template="{name}")
+    return top, components
 
 
 def _below(schema: dict[str, Any], step: str) -> dict[str, Any] | None:

@@ -27,6 +27,7 @@ def test_the_limits_are_the_contracts_unless_told_otherwise() -> None:
     assert msgspec.to_builtins(Limits()) == {
         "frame_bytes": 16 * 2**20,
         "batch": 100,
+        "calls": 1000,
         "in_flight": 256,
         "connections": 1024,
         "input_bytes": 256 * 2**20,

@@ -76,4 +76,4 @@ def test_what_is_not_known_is_a_dash() -> None:
 
 
 def test_words_stand_to_the_left_and_numbers_to_the_right() -> None:
-    assert table([("a", "1", "xx"), ("bb", "22", "y")]) == ["a    1  xx", "bb  22  y"]
+    assert table([("a", "1", "xx"), ("bb", "22", "y")], left=("a", "xx")) == ["a    1  xx", "bb  22  y"]

@@ -58,7 +58,7 @@ class MeteredUpstream:
 
     async def _reply(self, exchange: Exchange, rng: Random, usage: dict[str, int]) -> None:
         choices = [{"index": 0, "message": {"role": "assistant", "content": "word"}, "finish_reason": "stop"}]
-        match rng.randrange(24):
+        match rng.randrange(60):
             case 0:
                 await exchange.reply({"error": {"message": "broken"}}, 500)
             case 1:
@@ -76,7 +76,7 @@ class MeteredUpstream:
         for _ in range(rng.randrange(4)):
             await exchange.event({"choices": [{"index": 0, "delta": {"content": "word "}}]})
             await pass_time(rng.uniform(0, 0.02))
-        if rng.random() < 0.08:
+        if rng.random() < 0.03:
             exchange.close()
             return
         last: dict[str, Any] = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
