@@ -232,8 +232,9 @@ async def test_a_call_whose_connection_is_killed_is_billed_once_with_a_key_and_a
     async def answer(exchange: Exchange) -> None:
         if key is None:
             await exchange.gone()
-        await go.wait()
-        await exchange.reply()
+        else:
+            await go.wait()
+            await exchange.reply()
 
     async with scripted(answer) as upstream, anyio.create_task_group() as group:
         with running_daemon(tmp_path, config=f'[providers.up]\nbase_url = "{upstream.url}"\n') as daemon:
