@@ -16,6 +16,7 @@ from tests.support.daemon import running_daemon
 from tests.support.engine import CONTEXT_TOKENS, MODEL_NAME, Engine
 from tests.support.haskell import SOURCES, THREADED, Build, both, prompt, running, saying
 from tests.support.upstream import OK, Exchange
+from tests.test_readme import blocks
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
@@ -190,3 +191,16 @@ def test_it_looks_for_the_daemon_where_every_client_does(build: Build, env: dict
 def test_everything_that_the_module_exports_is_documented(build: Build, tmp_path: Path) -> None:
     done = subprocess.run(["haddock", str(SOURCES / "LLMD.hs")], cwd=tmp_path, capture_output=True, text=True)
     assert re.search(r"^ *100% .* in 'LLMD'$", done.stdout, re.M), done.stdout + done.stderr
+
+
+def test_the_example_in_the_readme_compiles_and_runs_wherever_the_socket_is(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (text,) = blocks("haskell")
+    runtime = tmp_path / "wo Käse läuft"
+    runtime.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+    program = build("Readme", THREADED, text=text)
+    with running_daemon(tmp_path):
+        done = subprocess.run([program], capture_output=True, text=True, timeout=30)
+    assert (done.stdout, done.stderr) == ("hello\n", "")
