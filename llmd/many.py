@@ -4,9 +4,12 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
+import anyio.lowlevel
 
 from llmd.chat import Completion
 from llmd.errors import LLMError, trace
+
+STARTS_A_TURN = 16  # calls that begin before others get a turn of the loop
 
 log = logging.getLogger("llmd.call")
 
@@ -34,5 +37,7 @@ async def together(
             await ended(number, result)
 
     async with anyio.create_task_group() as group:
-        for _ in range(len(calls) if limit is None else min(limit, len(calls))):
+        for number in range(len(calls) if limit is None else min(limit, len(calls))):
             group.start_soon(work)
+            if number % STARTS_A_TURN == STARTS_A_TURN - 1:
+                await anyio.lowlevel.checkpoint()  # beginning all of them takes a while, in which others wait

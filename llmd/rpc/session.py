@@ -33,7 +33,8 @@ from llmd.rpc.streams import DeltaStream
 log = logging.getLogger("llmd.rpc")
 
 RETRY_AFTER_MS = 100
-TURN_S = 0.005  # how long one connection's messages may keep the others waiting
+TURN_S = 0.005  # how long one connection's messages may keep the others waiting,
+TURN_CALLS = 16  # and how many calls it may begin, which run before anybody else is read
 LINGER_S = 2.0
 LINGER_BYTES_MAX = 64 * 2**20
 
@@ -170,17 +171,20 @@ class Session:
     def _take_chunk(self, data: bytes) -> bool:
         """Take the messages that `data` completes, and answer what can be answered at once; False to pause reading."""
         self._taking, paused = True, False
-        until = time.monotonic() + TURN_S
+        until, begun = time.monotonic() + TURN_S, self._requests
         for message in self._decoder.feed(data):
             self._take(message)
             # One chunk may hold a thousand requests, whose answers are a thousand times their size, or take their time.
-            if paused := self._closing or self._output.is_full() or time.monotonic() > until:
+            if paused := self._closing or self._output.is_full() or self._turn_is_over(until, begun):
                 break
         self._taking = False
         self._output.flush()
         self._count_input(self._decoder.buffered)
         # Room that has come since does not count: what is left in the decoder must not wait for the next byte.
         return not (paused or self._closing or self._output.is_full())
+
+    def _turn_is_over(self, until: float, begun: int) -> bool:
+        return self._requests - begun >= TURN_CALLS or time.monotonic() > until
 
     def _take(self, message: jsonrpc.Message | Fault) -> None:
         self._hub.messages += 1

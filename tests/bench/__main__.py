@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmd.known import KNOWN
-from tests.bench import budgets, command, dialects, durable, execute, ledger, ping, routing, start
+from tests.bench import budgets, command, dialects, durable, execute, ledger, load, ping, routing, start
 from tests.bench.measure import Row, table
 
 BENCHMARKS: dict[str, Callable[[Path, int], list[Row]]] = {
@@ -23,6 +23,7 @@ BENCHMARKS: dict[str, Callable[[Path, int], list[Row]]] = {
     "execute": execute.run,
     "dialects": dialects.run,
     "routing": routing.run,
+    "load": load.run,
     "ledger": ledger.run,
     "durable": durable.run,
     "budgets": budgets.run,

@@ -30,6 +30,14 @@ class Lines:
             reply += self._received()
         return reply
 
+    def send(self, requests: bytes) -> None:
+        self._socket.sendall(requests)
+
+    def receive(self, lines: int) -> None:
+        """So many, and nothing behind them."""
+        while lines:
+            lines -= self._received().count(b"\n")
+
     def first(self, request: bytes, last: bytes) -> float:
         """Seconds until the first line that comes back; reads on to the end of the line that holds `last`."""
         began = perf_counter()

@@ -11,7 +11,7 @@ Lane = Callable[[], Mapping[str, float]]
 Samples = dict[str, list[float]]
 """By name, a value for each round."""
 
-_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "MB": 1e6, "": 1.0}
+_UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "MB": 1e6, "KB": 1e3, "": 1.0}
 
 
 @dataclass(frozen=True)

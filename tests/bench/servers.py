@@ -2,6 +2,7 @@
 
 lines     a Unix socket; answers each line with REPLY: nothing can answer a message for less on this event loop
 upstream  HTTP/1.1 on loopback; answers each POST at once with one fixed chat completion
+late      the same a second later
 stream    the same with one fixed stream of it, its first event at once and the rest a little later
 """
 
@@ -48,6 +49,7 @@ _CHUNKS = [
 _FIRST, *_REST = (b"data: %b\n\n" % data for data in (*map(msgspec.json.encode, _CHUNKS), b"[DONE]"))
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _PAUSE_S = 0.003
+LATENCY_S = 1.0
 
 
 @dataclass
@@ -110,6 +112,11 @@ class _Upstream(asyncio.Protocol):
         self._write(_RESPONSE)
 
 
+class _Late(_Upstream):
+    def answer(self) -> None:
+        asyncio.get_running_loop().call_later(LATENCY_S, self._write, _RESPONSE)
+
+
 class _Stream(_Upstream):
     def answer(self) -> None:
         self._write(_STREAM_HEAD + _chunk(_FIRST))
@@ -125,7 +132,7 @@ async def _serve(kind: str, address: str) -> None:
     if kind == "lines":
         server: asyncio.Server = await loop.create_unix_server(_Lines, address)
     else:
-        protocol = _Stream if kind == "stream" else _Upstream
+        protocol = {"stream": _Stream, "late": _Late}.get(kind, _Upstream)
         server = await loop.create_server(protocol, "127.0.0.1", int(address))
         address = str(server.sockets[0].getsockname()[1])
     os.write(1, address.encode() + b"\n")
