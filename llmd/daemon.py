@@ -105,7 +105,7 @@ class Daemon:
         Raises SocketUnavailable, StoreUnavailable, or ConfigError for what it is told to listen on.
         """
         options = self._options
-        urls = [*options.listen, *config.listeners(self._config.settings.listen).values()]
+        urls = dict.fromkeys([*options.listen, *config.listeners(self._config.settings.listen).values()])
         process.raise_descriptor_limit()
         with ExitStack() as stack:
             unix_socket, inode = stack.enter_context(unix.bound(options.socket))

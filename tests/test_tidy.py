@@ -70,6 +70,7 @@ LAYERS = [
     "llmd.daemon",
     "llmd.schemas",
     "llmd.cli",
+    "llmd.server",
     "llmd.__main__",
 ]
 
