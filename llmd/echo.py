@@ -12,6 +12,7 @@ from llmd.chat import Chat, Delta, Message, Usage
 from llmd.core.outcomes import Answer, Failure, Outcome
 from llmd.core.rows import ModelRow
 from llmd.dialects.base import Emit, HttpCall
+from llmd.dialects.expressing import expressible
 
 WORDS_A_TURN = 100
 
@@ -46,6 +47,7 @@ class EchoProvider:
             "response_format",
         )
         dropped = [name for name in sampling if getattr(chat, name) is not None]
+        dropped += [name for name in expressible(chat, row)[1] if name not in dropped]
         return HttpCall(row=row, url="echo:", headers={}, body=body, stream=stream, dropped=dropped)
 
     async def count(self, call: HttpCall) -> int | None:

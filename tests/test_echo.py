@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmd.catalog import ProviderRow, provider_row
-from llmd.chat import Delta, ImagePart, Message, Reasoning, ResponseFormat, TextPart, Tool
+from llmd.chat import Delta, ImagePart, Message, Reasoning, Relayed, ResponseFormat, TextPart, Tool
 from llmd.core.outcomes import Answer, Failure, Outcome
 from llmd.echo import EchoProvider
 from llmd.settings import ProviderSettings
@@ -141,3 +141,5 @@ async def test_it_tells_which_params_it_did_not_obey() -> None:
         "response_format",
     ]
     assert EchoProvider(row).request(ask(), row.model_row("echo"), None, False).dropped == []
+    foreign = Relayed(prompt="hello", more={"logit_bias": {"7": 1}})
+    assert EchoProvider(row).request(foreign, row.model_row("echo"), None, False).dropped == ["logit_bias"]
