@@ -1,7 +1,8 @@
 """OpenAI's chat completions from the other side: a request as a client of that API makes it, in llmd's words.
 
 What llmd has no word for goes into `more`, by its path, and on to providers that speak the same words. What would be
-lost on the way is refused: several choices, media that llmd would have to fetch.
+lost on the way is refused: several choices, media that llmd would have to fetch, and what asks for more than text and
+tool calls.
 """
 
 import re
@@ -32,6 +33,15 @@ AUTO = "auto"  # the model of requests that leave the choice to llmd
 
 _DATA_URL = re.compile(r"data:([^;,]+);base64,(.*)", re.S)
 _EFFORTS = frozenset(get_args(get_args(Reasoning.__annotations__["effort"])[0]))
+_LOST = {
+    "logprobs": "llmd passes no probabilities on",
+    "audio": "llmd passes no sound on",
+    "modalities": "llmd passes text on",
+    "functions": "send `tools`",
+    "function_call": "send `tool_choice`",
+}
+"""Members whose answers llmd would lose, and the values of these that ask for nothing of the kind."""
+_HARMLESS: tuple[Any, ...] = (None, False, [], ["text"], "none")
 _TAKEN = ("model", "messages", "stream", "stream_options", "n", "max_tokens", "max_completion_tokens")
 
 
@@ -146,6 +156,9 @@ def read_request(body: bytes) -> Request:
         raise LLMError("invalid_params", "the body is not JSON", path="") from None
     if read.n not in (None, 1):
         raise LLMError("invalid_params", "n: llmd gives one choice", path="n")
+    for name, reason in _LOST.items():
+        if given.get(name) not in _HARMLESS:
+            raise LLMError("invalid_params", f"{name}: {reason}", path=name)
     options = read.stream_options or _StreamOptions()
     return Request(ask, bool(read.stream), options.include_usage)
 

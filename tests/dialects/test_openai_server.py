@@ -75,6 +75,7 @@ def test_a_model_that_is_not_named_is_left_to_the_rules(model: str | None) -> No
         ),
         ({"response_format": {"type": "json_object"}}, {"more": {"response_format": {"type": "json_object"}}}),
         ({"n": 1, "user": None, "presence_penalty": 0}, {"more": {"presence_penalty": 0}}),
+        ({"logprobs": False, "modalities": ["text"]}, {"more": {"logprobs": False, "modalities": ["text"]}}),
     ],
     ids=repr,
 )
@@ -184,6 +185,9 @@ IMAGE_BY_URL = {"role": "user", "content": [{"type": "image_url", "image_url": {
     ("params", "path"),
     [
         ({"n": 2}, "n"),
+        ({"logprobs": True}, "logprobs"),
+        ({"modalities": ["text", "audio"], "audio": {"voice": "a", "format": "wav"}}, "audio"),
+        ({"functions": [{"name": "f", "parameters": SCHEMA}]}, "functions"),
         ({"messages": []}, "messages"),
         ({"messages": "x"}, "messages"),
         ({"messages": [{"role": "nobody"}]}, "messages[0].role"),
