@@ -17,7 +17,7 @@ from jsonrpcserver.dispatcher import call as call_now
 from jsonrpcserver.dispatcher import get_method
 from jsonrpcserver.request import Request
 from jsonrpcserver.result import ErrorResult, SuccessResult
-from msgspec import Raw
+from msgspec import Raw, Struct
 from oslash.either import Left
 
 from llmd.context import Context
@@ -39,9 +39,10 @@ class Reply(NamedTuple):
 
 
 class Dispatcher:
-    """Calls methods by name. Neither way raises."""
+    """Calls methods by name: with params as JSON, and then it never raises, or as their Struct."""
 
     def __init__(self, service: Service) -> None:
+        self._service = service
         self._now = {name: _bind_now(service, m) for name, m in service.methods.items() if m.now is not None}
         self._run = {name: _bind_run(service, m) for name, m in service.methods.items() if m.run is not None}
 
@@ -60,6 +61,15 @@ class Dispatcher:
         if not isinstance(found, Left):
             found = await call_async(Request(method, [params], None), ctx, found._value)
         return _reply(method, found)
+
+    async def typed(self, method: str, params: Struct, ctx: Context) -> Any:
+        """The result of a method that `waits`, params and result as their Structs. Raises LLMError and nothing else."""
+        run: Callable[[Service, Any, Context], Awaitable[Any]] | None = self._service.methods[method].run
+        assert run is not None
+        try:
+            return await run(self._service, params, ctx)
+        except Exception as error:
+            raise _own(error) from None
 
 
 def error_reply(error: LLMError) -> Reply:
@@ -126,7 +136,13 @@ def _params(decoder: msgspec.json.Decoder[Any], raw: Raw | None) -> Any:
 
 
 def _failed(error: Exception) -> Result:
-    if not isinstance(error, LLMError):
-        log.error("a method failed: %s", trace(error))
-        error = LLMError("internal_error", "something in llmd is broken; its log says what")
-    return Error(error.code, error.message, error)
+    told = _own(error)
+    return Error(told.code, told.message, told)
+
+
+def _own(error: Exception) -> LLMError:
+    """In our words; what was none of ours is in the log."""
+    if isinstance(error, LLMError):
+        return error
+    log.error("a method failed: %s", trace(error))
+    return LLMError("internal_error", "something in llmd is broken; its log says what")

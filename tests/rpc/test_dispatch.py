@@ -101,6 +101,15 @@ async def test_an_error_goes_out_as_it_was_meant(dispatcher: Dispatcher) -> None
     assert json.loads(reply.body) == LLMError("busy", "not now", retry_after_ms=5).to_object()
 
 
+async def test_params_and_result_may_be_structs(dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
+    assert await dispatcher.typed("run", Params(3), CTX) == {"number": 3}
+    for number, kind in ((1, "busy"), (2, "internal_error")):
+        with pytest.raises(LLMError) as caught:
+            await dispatcher.typed("run", Params(number), CTX)
+        assert (caught.value.kind, caught.value.__cause__) == (kind, None)
+    assert "canary" not in caplog.text
+
+
 async def test_any_other_exception_stays_inside(dispatcher: Dispatcher, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
         reply = await both(dispatcher, b'{"number":2}')

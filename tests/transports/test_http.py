@@ -2,8 +2,6 @@
 
 import json
 import os
-import signal
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,46 +199,6 @@ def test_another_user_needs_the_token(daemon: RunningDaemon, port: int) -> None:
         return str(httpx.post(f"http://127.0.0.1:{port}/execute", json=ECHO, timeout=20).status_code).encode()
 
     assert as_stranger(post) == b"401"
-
-
-def raw_post(port: int, params: dict[str, Any], **headers: str) -> socket.socket:
-    """A request on a connection that the test can break."""
-    body = json.dumps(params)
-    lines = [
-        "POST /execute HTTP/1.1",
-        "Host: 127.0.0.1",
-        "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
-    ]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
-    connection.sendall(("\r\n".join(lines) + "\r\n\r\n" + body).encode())
-    return connection
-
-
-def wait_until_in_flight(daemon: RunningDaemon, port: int) -> None:
-    """A second request is answered behind the first one's start."""
-    assert httpx.post(f"http://127.0.0.1:{port}/execute", json=ECHO, timeout=20).status_code == 200
-
-
-@pytest.mark.parametrize("headers", [{}, {"Accept": "text/event-stream"}], ids=["whole", "streamed"])
-def test_a_client_that_goes_away_cancels_its_call(daemon: RunningDaemon, port: int, headers: dict[str, str]) -> None:
-    with raw_post(port, {**ECHO, "model": "stuck/x"}, **headers):
-        wait_until_in_flight(daemon, port)
-    # Were the call still in flight, the drain would wait for it, as long as `stop` does for the process.
-    assert daemon.stop() == 0
-    assert "Traceback" not in daemon.log.read_text()
-
-
-def test_a_stop_finishes_what_is_in_flight(daemon: RunningDaemon, port: int) -> None:
-    with raw_post(port, {**ECHO, "model": "slow/x"}) as connection:
-        wait_until_in_flight(daemon, port)
-        daemon.process.send_signal(signal.SIGTERM)
-        answer = b""
-        while chunk := connection.recv(65536):
-            answer += chunk
-        assert b'"text":"hello there"' in answer
-        assert daemon.process.wait(20) == 0
 
 
 def test_http_is_loaded_only_by_a_daemon_that_listens_there(tmp_path: Path) -> None:

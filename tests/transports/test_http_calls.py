@@ -1,0 +1,109 @@
+"""A call over HTTP lives as long as its client and its daemon do."""
+
+import json
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.daemon import RunningDaemon, running_daemon
+from tests.transports.test_http import ECHO
+from tests.transports.test_tcp import free_port
+
+CONFIG = """
+[listen]
+http = "http://127.0.0.1:{port}"
+
+[providers.slow]
+dialect = "echo"
+latency_ms = 700
+
+[providers.stuck]
+dialect = "echo"
+latency_ms = 600000
+
+[limits]
+input_bytes = 500
+drain_ms = {drain_ms}
+"""
+EVENTS = {"Accept": "text/event-stream"}
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture
+def daemon(tmp_path: Path, port: int) -> Iterator[RunningDaemon]:
+    with running_daemon(tmp_path, config=CONFIG.format(port=port, drain_ms=20000)) as running:
+        yield running
+
+
+def raw_post(port: int, params: dict[str, Any], **headers: str) -> socket.socket:
+    """A request on a connection that the test can break."""
+    body = json.dumps(params)
+    lines = [
+        "POST /execute HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Content-Type: application/json",
+        f"Content-Length: {len(body)}",
+    ]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    connection = socket.create_connection(("127.0.0.1", port), timeout=20)
+    connection.sendall(("\r\n".join(lines) + "\r\n\r\n" + body).encode())
+    return connection
+
+
+def everything(connection: socket.socket) -> bytes:
+    answer = b""
+    while chunk := connection.recv(65536):
+        answer += chunk
+    return answer
+
+
+def wait_until_in_flight(daemon: RunningDaemon, port: int) -> None:
+    """A second request is answered behind the first one's start."""
+    assert httpx.post(f"http://127.0.0.1:{port}/execute", json=ECHO, timeout=20).status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS], ids=["whole", "streamed"])
+def test_a_client_that_goes_away_cancels_its_call(daemon: RunningDaemon, port: int, headers: dict[str, str]) -> None:
+    with raw_post(port, {**ECHO, "model": "stuck/x"}, **headers):
+        wait_until_in_flight(daemon, port)
+    # Were the call still in flight, the drain would wait for it, as long as `stop` does for the process.
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log.read_text()
+
+
+def test_a_stop_finishes_what_is_in_flight(daemon: RunningDaemon, port: int) -> None:
+    with raw_post(port, {**ECHO, "model": "slow/x"}) as connection:
+        wait_until_in_flight(daemon, port)
+        daemon.process.send_signal(signal.SIGTERM)
+        assert b'"text":"hello there"' in everything(connection)
+        assert daemon.process.wait(20) == 0
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS], ids=["whole", "streamed"])
+def test_a_stop_that_cannot_wait_says_so(tmp_path: Path, port: int, headers: dict[str, str]) -> None:
+    config = CONFIG.format(port=port, drain_ms=100)
+    with (
+        running_daemon(tmp_path, config=config) as daemon,
+        raw_post(port, {**ECHO, "model": "stuck/x"}, **headers) as connection,
+    ):
+        wait_until_in_flight(daemon, port)
+        assert daemon.stop() == 0
+        assert b'"kind":"cancelled"' in everything(connection)
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS], ids=["whole", "streamed"])
+def test_calls_in_flight_hold_so_many_bytes_in_all(daemon: RunningDaemon, port: int, headers: dict[str, str]) -> None:
+    url = f"http://127.0.0.1:{port}/execute"
+    with raw_post(port, {"model": "stuck/x", "prompt": "x" * 300}):
+        wait_until_in_flight(daemon, port)
+        response = httpx.post(url, json={**ECHO, "prompt": "x" * 300}, headers=headers, timeout=20)
+        assert (response.status_code, response.json()["error"]["data"]["kind"]) == (429, "busy")
