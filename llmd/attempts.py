@@ -1,6 +1,7 @@
 """One physical try of a call: a hold of its own, a place at the provider, the request, and what is posted for it."""
 
 import logging
+from time import perf_counter
 from typing import NamedTuple
 
 import anyio
@@ -18,6 +19,7 @@ from llmd.core.pricing import cost_nano_usd
 from llmd.core.rows import ModelRow
 from llmd.dialects.base import Emit, HttpCall, Provider
 from llmd.errors import LLMError
+from llmd.meter import Meter
 from llmd.upstreams import Upstreams
 
 RESOLVE_TIMEOUT_S = 10.0
@@ -54,8 +56,12 @@ class Quoter:
 class Attempts:
     """The tries of one call, in the order in which they ended."""
 
-    def __init__(self, upstreams: Upstreams, budgets: Budgets, ctx: Context) -> None:
+    def __init__(self, upstreams: Upstreams, budgets: Budgets, ctx: Context, meter: Meter) -> None:
         self.told: list[Attempt] = []
+        # By a clock finer than the loop's, whose steps are of 1 ms.
+        self._began = perf_counter()
+        self._sent_s = 0.0  # with providers
+        self._meter = meter
         self._upstreams = upstreams
         self._budgets = budgets
         self._ctx = ctx
@@ -70,10 +76,16 @@ class Attempts:
             return tried
         except LLMError as error:
             outcome = error.kind
+            self._meter.refusals[error.kind] += 1
             raise
         finally:
             took_ms = round((anyio.current_time() - started) * 1000)
             self.told.append(Attempt(row.provider, row.model, outcome, took_ms))
+
+    def count_overhead(self) -> None:
+        """The call has its answer. Of several attempts, some of which ran at once, nobody could tell it apart."""
+        if len(self.told) == 1:
+            self._meter.overhead.observe(perf_counter() - self._began - self._sent_s)
 
     async def _make(self, ask: Ask, row: ModelRow, emit: Emit | None, timeout_s: float | None) -> Tried:
         upstreams, budgets, ctx = self._upstreams, self._budgets, self._ctx
@@ -83,7 +95,7 @@ class Attempts:
         with anyio.CancelScope() as abort:
             held = await budgets.hold(ctx, ask, row, quoter, abort)
             outcome: Outcome | None = None
-            sent = False
+            sent_at: float | None = None
             gate, health = upstreams.traffic.gate(row.provider), upstreams.traffic.health(row)
             try:
                 tokens = held.quote.bound.estimate.total_tokens
@@ -92,12 +104,14 @@ class Attempts:
                         outcome = _kept_back(trouble)
                     else:
                         await budgets.dispatch(held)
-                        sent = True
+                        sent_at = perf_counter()
                         outcome = await _send(provider, held.quote.call, emit, timeout_s, health)
                         if outcome.usage is not None:
                             gate.correct(step, outcome.usage.total_tokens - tokens)
             finally:
-                resolved = posting(held, row, outcome) if sent else Posting(None)
+                if sent_at is not None:
+                    self._count(row, sent_at, outcome)
+                resolved = posting(held, row, outcome) if sent_at is not None else Posting(None)
                 if resolved.amounts is not None:
                     ctx.posted.append(resolved.amounts)
                 with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
@@ -106,6 +120,13 @@ class Attempts:
                 log.info("%s pid %s %.128r %s", ctx.request_id, ctx.peer.pid, row.target, told)
             return Tried(held, outcome)
         raise LLMError("budget_closed", "the budget was closed, and the call that it paid for aborted")
+
+    def _count(self, row: ModelRow, sent_at: float, outcome: Outcome | None) -> None:
+        self._sent_s += perf_counter() - sent_at
+        if outcome is None:
+            self._meter.attempted(row, "cancelled", None, None)
+        else:
+            self._meter.attempted(row, kind(outcome), outcome.usage, cost(outcome, row))
 
 
 async def _send(

@@ -50,6 +50,11 @@ class BudgetOperations:
         self._replays = replays
         self._resizing = Resizing(treasury)
 
+    @property
+    def holds(self) -> int:
+        """How many amounts are held now, at all budgets."""
+        return len(self._treasury.ledger.holds)
+
     async def open(self, params: OpenParams, ctx: Context) -> Opened:
         treasury = await self._writable()
 

@@ -27,6 +27,7 @@ from llmd.config import Config
 from llmd.errors import ConfigError, LLMError, trace
 from llmd.executor import Executor
 from llmd.journal import DurabilityLost, StoreUnavailable
+from llmd.meter import Meter
 from llmd.payer import Payer
 from llmd.replays import Replays
 from llmd.rpc import METHODS
@@ -85,7 +86,8 @@ class Daemon:
         self._treasury = Treasury(Clock(asyncio.get_running_loop().time), settings.budgets, settings.limits.budgets)
         self._replays = replays = Replays(self._treasury)
         payer = Payer(self._treasury, lambda: self._config.settings.ledger.default_max_tokens)
-        executor = Executor(lambda: self._upstreams, payer)
+        meter = Meter()
+        executor = Executor(lambda: self._upstreams, payer, meter=meter)
         service = Service(
             methods=METHODS,
             executor=executor,
@@ -96,6 +98,7 @@ class Daemon:
             reload=self._reload,
             is_token=self._is_token,
             started=time.time(),
+            meter=meter,
         )
         self._hub = Hub(Dispatcher(service), self._limits)
 

@@ -23,6 +23,7 @@ from llmd.core.rows import ModelRow
 from llmd.dialects.base import Emit
 from llmd.errors import LLMError
 from llmd.hedging import Race
+from llmd.meter import Meter
 from llmd.upstreams import Upstreams
 
 OF_A_TARGET = frozenset({"budget_exceeded", "budget_contended", "budget_denied", "unpriced_model"})
@@ -34,23 +35,30 @@ NANO = 10**9
 class Executor:
     """Executes requests on the upstreams that `upstreams()` gives at the time, so that a reload swaps them whole.
 
-    roll  a random number from 0 to 1, which spreads retries
+    roll   a random number from 0 to 1, which spreads retries
+    meter  counts the attempts
     """
 
     def __init__(
-        self, upstreams: Callable[[], Upstreams], budgets: Budgets, roll: Callable[[], float] = random.random
+        self,
+        upstreams: Callable[[], Upstreams],
+        budgets: Budgets,
+        roll: Callable[[], float] = random.random,
+        meter: Meter | None = None,
     ) -> None:
         self._upstreams = upstreams
         self._budgets = budgets
         self._roll = roll
+        self._meter = meter or Meter()
 
     async def execute(self, ask: Ask, ctx: Context, emit: Emit | None = None) -> Completion:
         """One request to its completion. Raises LLMError; cancelled, it aborts the attempt and settles it."""
         deadline = ctx.received + ask.timeout_ms / 1000
         with anyio.CancelScope(deadline=deadline):
             upstreams = self._upstreams()
+            attempts = Attempts(upstreams, self._budgets, ctx, self._meter)
             plan = await self._plan(upstreams, ask, ctx, emit is not None)
-            call = _Call(upstreams, self._budgets, ask, ctx, emit, plan, deadline, self._roll)
+            call = _Call(attempts, self._budgets, ask, ctx, emit, plan, deadline, self._roll)
             return await call.run()
         raise ctx.overdue()
 
@@ -94,7 +102,7 @@ class _Call:
 
     def __init__(
         self,
-        upstreams: Upstreams,
+        attempts: Attempts,
         budgets: Budgets,
         ask: Ask,
         ctx: Context,
@@ -107,7 +115,7 @@ class _Call:
         if terms is not None and terms.max_tokens is not None and ask.max_tokens is None:
             ask = replace(ask, max_tokens=terms.max_tokens, fit=ask.fit or "clamp")
         self._budgets = budgets
-        self._attempts = Attempts(upstreams, budgets, ctx)
+        self._attempts = attempts
         self._ask = ask
         self._ctx = ctx
         self._plan = plan
@@ -139,6 +147,7 @@ class _Call:
             if tried is not None and isinstance(tried.outcome, Answer):
                 route = Route(self._plan.rule, self._attempts.told)
                 latency_ms = round((anyio.current_time() - self._ctx.received) * 1000)
+                self._attempts.count_overhead()
                 return completion(tried, tried.outcome, route, latency_ms, self._budgets.snapshot(tried.held))
         failed = self._failure or self._refusal
         assert failed is not None, "a call without an answer has failed"

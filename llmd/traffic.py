@@ -6,11 +6,12 @@ Outlives a reload, so that what was promised to a provider for this minute stays
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Hashable, Mapping
 from contextlib import asynccontextmanager
+from typing import Literal
 
 import anyio
 
 from llmd.catalog import ProviderRow
-from llmd.core.health import Health, Trouble
+from llmd.core.health import Health, Reason, Trouble
 from llmd.core.pacing import Step, Window
 from llmd.core.rows import ModelRow
 
@@ -136,6 +137,11 @@ class Traffic:
         if trouble is None and gate is not None and (until := gate.full_until(now)) is not None:
             return Trouble("rate_window_full", until)
         return trouble
+
+    def states(self, now: float) -> dict[str, Reason | Literal["ready"]]:
+        """Of each model that was called, by "provider/model", what stands in the way of a call, if anything does."""
+        troubles = {target: health.trouble(now) for target, health in self._healths.items()}
+        return {target: "ready" if trouble is None else trouble.reason for target, trouble in troubles.items()}
 
     def pace(self, row: ModelRow, streams: bool) -> float | None:
         """Seconds that an answer takes on average, or its first piece."""

@@ -8,7 +8,7 @@ from llmd.budgets import Posting
 from llmd.core.outcomes import Failure
 from tests.support.calls import row
 from tests.support.executing import Recorder
-from tests.support.routed import ok, outcomes, routed, to
+from tests.support.routed import ok, outcomes, routed, status, then, to
 from tests.support.upstream import Exchange
 
 pytestmark = pytest.mark.anyio
@@ -50,3 +50,12 @@ async def test_trouble_that_comes_while_a_call_waits_for_its_place_keeps_it_back
             go.set()
         assert made.asked == {"a": 1, "b": 1}
     assert Posting(None) in budgets.postings
+
+
+async def test_only_a_call_of_one_attempt_tells_what_llmd_itself_took() -> None:
+    async with routed([to("a", "b")], a=then(ok, status(400)), b=ok) as made:
+        await made.call()
+        assert sum(made.meter.overhead.counts) == 1
+        assert 0 < made.meter.overhead.sum < 1
+        assert outcomes(await made.call()) == [("a", "upstream_invalid"), ("b", "ok")]
+        assert sum(made.meter.overhead.counts) == 1

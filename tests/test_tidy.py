@@ -43,6 +43,7 @@ LAYERS = [
     "llmd.providers",
     "llmd.upstreams",
     "llmd.context",
+    "llmd.meter",
     "llmd.budgets",
     "llmd.attempts",
     "llmd.completions",
@@ -80,6 +81,7 @@ ONLY_HERE = {
     "aiohttp": "llmd.providers",
     "jsonrpcserver": "llmd.rpc.dispatch",
     "sqlite3": "llmd.journal.database",
+    "prometheus_client": "llmd.transports.metrics",
 }
 STANDARD_LIBRARY_ONLY = ["llmd", "llmd.errors", "llmd.paths", "llmd.client", "llmd.spawn", "llmd.cli", "llmd.cli.call"]
 

@@ -182,3 +182,11 @@ def test_of_models_that_nobody_uses_any_more_nothing_is_remembered() -> None:
     traffic.health(model(TARGETS_MAX))
     assert traffic.pace(model(0), streams=False) == 1.0
     assert traffic.pace(model(1), streams=False) is None
+
+
+def test_of_each_model_that_was_called_its_state_is_told() -> None:
+    traffic = Traffic()
+    for model in ("m1", "m2"):
+        traffic.health(row(model=model))
+    traffic.health(row(model="m2")).leave(0.0, Failure(kind="upstream_auth", message=""), probe=False)
+    assert traffic.states(1.0) == {"work/m1": "ready", "work/m2": "breaker_open"}

@@ -3,11 +3,13 @@
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
 from msgspec import Struct
 
 from llmd.budget_operations import BudgetOperations
 from llmd.context import Context
 from llmd.executor import Executor
+from llmd.meter import Meter
 from llmd.replays import Replays
 from llmd.settings import Limits
 from llmd.upstreams import Upstreams
@@ -23,6 +25,7 @@ class Service(Struct, frozen=True, kw_only=True):
     upstreams  the ones of the configuration in force
     reload     read the configuration again; raises config_invalid, and then nothing has changed
     is_token   compares with the daemon's bearer token in constant time
+    meter      counts the calls
     """
 
     methods: "Mapping[str, Method]"
@@ -34,6 +37,7 @@ class Service(Struct, frozen=True, kw_only=True):
     reload: Callable[[], Awaitable[None]]
     is_token: Callable[[str], bool]
     started: float  # seconds since the epoch
+    meter: Meter = msgspec.field(default_factory=Meter)
 
 
 class Method(NamedTuple):

@@ -7,7 +7,9 @@ wire. Here is the one boundary where exceptions become error objects.
 """
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from time import perf_counter
 from typing import Any, NamedTuple, cast
 
 import msgspec
@@ -23,6 +25,7 @@ from oslash.either import Left
 from llmd.context import Context
 from llmd.core import jsonrpc
 from llmd.errors import LLMError, trace
+from llmd.meter import OTHER
 from llmd.rpc.base import Method, Service
 from llmd.validation import explain
 
@@ -42,7 +45,7 @@ class Dispatcher:
     """Calls methods by name: with params as JSON, and then it never raises, or as their Struct."""
 
     def __init__(self, service: Service) -> None:
-        self._service = service
+        self.service = service
         self._now = {name: _bind_now(service, m) for name, m in service.methods.items() if m.now is not None}
         self._run = {name: _bind_run(service, m) for name, m in service.methods.items() if m.run is not None}
 
@@ -54,22 +57,46 @@ class Dispatcher:
         found = get_method(self._now, method)
         if not isinstance(found, Left):
             found = call_now(Request(method, [params], None), ctx, found._value)
+        self.service.meter.calls[method if method in self._now else OTHER, _outcome(found)] += 1
         return _reply(method, found)
 
     async def run(self, method: str, params: Raw | None, ctx: Context) -> Reply:
-        found = get_method(cast(Any, self._run), method)
-        if not isinstance(found, Left):
-            found = await call_async(Request(method, [params], None), ctx, found._value)
+        with self._measured(method) as ended:
+            found = get_method(cast(Any, self._run), method)
+            if not isinstance(found, Left):
+                found = await call_async(Request(method, [params], None), ctx, found._value)
+            ended(_outcome(found))
         return _reply(method, found)
 
     async def typed(self, method: str, params: Struct, ctx: Context) -> Any:
         """The result of a method that `waits`, params and result as their Structs. Raises LLMError and nothing else."""
-        run: Callable[[Service, Any, Context], Awaitable[Any]] | None = self._service.methods[method].run
+        run: Callable[[Service, Any, Context], Awaitable[Any]] | None = self.service.methods[method].run
         assert run is not None
+        with self._measured(method) as ended:
+            try:
+                result = await run(self.service, params, ctx)
+            except Exception as error:
+                own = _own(error)
+                ended(own.kind)
+                raise own from None
+            ended("ok")
+            return result
+
+    @contextmanager
+    def _measured(self, method: str) -> Iterator[Callable[[str], None]]:
+        """Count one call of a method that waits; what is not told how it has ended was cancelled."""
+        outcome = "cancelled"
+
+        def ended(told: str) -> None:
+            nonlocal outcome
+            outcome = told
+
+        meter, began = self.service.meter, perf_counter()
         try:
-            return await run(self._service, params, ctx)
-        except Exception as error:
-            raise _own(error) from None
+            yield ended
+        finally:
+            meter.calls[method, outcome] += 1
+            meter.latency[method].observe(perf_counter() - began)
 
 
 def error_reply(error: LLMError) -> Reply:
@@ -89,6 +116,14 @@ def _reply(method: str, result: Result) -> Reply:
         return error_reply(error.data)
     # All that is left for jsonrpcserver to say by itself is that there is no such method.
     return error_reply(LLMError("method_not_found", f"there is no method {method[:64]!r}; rpc.discover lists them"))
+
+
+def _outcome(result: Result) -> str:
+    """ "ok", or the kind of its error."""
+    if not isinstance(result, Left):
+        return "ok"
+    told = cast(ErrorResult, result._error).data
+    return told.kind if isinstance(told, LLMError) else "method_not_found"
 
 
 def _bind_now(service: Service, method: Method) -> Callable[[Context, Raw | None], Result]:

@@ -29,6 +29,7 @@ from llmd.rpc.streams import DeltaStream
 from llmd.transports import openai_api
 from llmd.transports.http_calls import Calls, Pieces, cut_short
 from llmd.transports.http_messages import event, response
+from llmd.transports.metrics import CONTENT_TYPE, Metrics
 
 log = logging.getLogger("llmd.transports")
 
@@ -75,10 +76,14 @@ async def _run(server: uvicorn.Server, listener: socket.socket) -> None:
 
 
 def _application(calls: Calls) -> Starlette:
-    methods, openai = _Methods(calls), openai_api.OpenAIApi(calls)
+    methods, openai, metrics = _Methods(calls), openai_api.OpenAIApi(calls), Metrics(calls.hub)
 
     async def healthz(request: Request) -> Response:
         return Response(status_code=503 if calls.hub.draining else 200)
+
+    async def told(request: Request) -> Response:
+        calls.admit(request)
+        return Response(metrics.text(), media_type=CONTENT_TYPE)
 
     return Starlette(
         routes=[
@@ -88,6 +93,7 @@ def _application(calls: Calls) -> Starlette:
             Route("/v1/chat/completions", openai.chat, methods=["POST"]),
             Route("/v1/models", openai.models, methods=["GET"]),
             Route("/v1/models/{model:path}", openai.model, methods=["GET"]),
+            Route("/metrics", told, methods=["GET"]),
             Route("/healthz", healthz, methods=["GET"]),
         ],
         exception_handlers={404: _no_such_route, 405: _no_such_route, LLMError: _refused, Exception: _broken},
@@ -173,7 +179,7 @@ async def _refused(request: Request, error: Exception) -> Response:
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
-    reason = "served here: POST /execute, /execute_many, /rpc, /v1/chat/completions; GET /v1/models, /healthz"
+    reason = "served here: POST /execute, /execute_many, /rpc, /v1/chat/completions; GET /v1/models, /metrics, /healthz"
     return _told(request, LLMError("method_not_found", reason))
 
 

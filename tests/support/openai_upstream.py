@@ -31,6 +31,10 @@ fail = "upstream_unavailable"
 dialect = "echo"
 fail = "upstream_auth"
 
+[providers.slow]
+dialect = "echo"
+latency_ms = 500
+
 [providers.closed]
 base_url = "https://nowhere.example"
 api_key = {{ env = "NO_SUCH_KEY" }}

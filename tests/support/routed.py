@@ -14,6 +14,7 @@ from llmd.core.rows import Price
 from llmd.core.rules import Rule
 from llmd.errors import LLMError
 from llmd.executor import Executor
+from llmd.meter import Meter
 from llmd.providers import AiohttpTransport
 from llmd.settings import ModelSettings, ProviderSettings
 from llmd.traffic import Traffic
@@ -25,8 +26,9 @@ from tests.support.upstream import Exchange, Script, Upstream, scripted
 class Routed:
     """`at` are the upstreams by the names of their providers, each with a model m1; `deltas` what came of streams."""
 
-    def __init__(self, executor: Executor, traffic: Traffic, at: dict[str, Upstream]) -> None:
+    def __init__(self, executor: Executor, traffic: Traffic, at: dict[str, Upstream], meter: Meter) -> None:
         self.executor = executor
+        self.meter = meter
         self.traffic = traffic
         self.at = at
         self.deltas: list[Delta] = []
@@ -85,7 +87,9 @@ async def routed(
         catalog = Catalog(providers=rows, default_model=None)
         made = [msgspec.convert(rule, Rule) for rule in rules]
         upstreams = Upstreams(catalog, {}, lambda: transport, made, traffic)
-        yield Routed(Executor(lambda: upstreams, budgets or Recorder(), roll=lambda: 0.0), traffic, at)
+        meter = Meter()
+        executor = Executor(lambda: upstreams, budgets or Recorder(), roll=lambda: 0.0, meter=meter)
+        yield Routed(executor, traffic, at, meter)
 
 
 def to(*names: str, **more: Any) -> dict[str, Any]:
