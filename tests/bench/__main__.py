@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmd.known import KNOWN
-from tests.bench import budgets, command, dialects, durable, execute, ledger, load, ping, routing, start
+from tests.bench import budgets, command, dialects, durable, execute, http, ledger, load, ping, routing, start
 from tests.bench.measure import Row, table
 
 BENCHMARKS: dict[str, Callable[[Path, int], list[Row]]] = {
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Path, int], list[Row]]] = {
     "command": command.run,
     "start": start.run,
     "execute": execute.run,
+    "http": http.run,
     "dialects": dialects.run,
     "routing": routing.run,
     "load": load.run,

@@ -1,5 +1,7 @@
 """The cheapest client there is, a blocking socket: what is measured is the server."""
 
+import re
+import selectors
 import socket
 from pathlib import Path
 from time import perf_counter
@@ -73,3 +75,70 @@ class Lines:
                 self._socket.sendall(b"".join(more))
                 sent += answered
         return perf_counter() - began
+
+
+class Http:
+    """Keep-alive connections, each with one request under way at most; answers tell their Content-Length."""
+
+    def __init__(self, port: int, connections: int = 1) -> None:
+        self._sockets = [socket.create_connection(("127.0.0.1", port), TIMEOUT_S) for _ in range(connections)]
+        for connection in self._sockets:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def __enter__(self) -> "Http":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for connection in self._sockets:
+            connection.close()
+
+    def one(self, request: bytes) -> bytes:
+        """The body of the answer to one request, with nothing else in flight."""
+        self._sockets[0].sendall(request)
+        return _response(self._sockets[0])
+
+    def in_turn(self, request: bytes, count: int) -> float:
+        """Seconds for `count` requests, each sent when the one before it is answered."""
+        began = perf_counter()
+        for _ in range(count):
+            self.one(request)
+        return perf_counter() - began
+
+    def together(self, request: bytes, count: int) -> float:
+        """Seconds for `count` requests, one under way on each connection as long as there are that many."""
+        began = perf_counter()
+        with selectors.DefaultSelector() as selector:
+            for connection in self._sockets:
+                selector.register(connection, selectors.EVENT_READ)
+                connection.sendall(request)
+            left, missing = count - len(self._sockets), count
+            while missing:
+                for key, _ in selector.select(TIMEOUT_S):
+                    connection = key.fileobj
+                    assert isinstance(connection, socket.socket)
+                    _response(connection)
+                    missing -= 1
+                    if left > 0:
+                        connection.sendall(request)
+                        left -= 1
+        return perf_counter() - began
+
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.I)
+
+
+def _response(connection: socket.socket) -> bytes:
+    data = b""
+    while (end := data.find(b"\r\n\r\n")) < 0 or len(data) < end + 4 + _length(data[: end + 2]):
+        more = connection.recv(RECEIVE_BYTES)
+        if not more:
+            raise ConnectionError("the server closed the connection")
+        data += more
+    assert data.startswith(b"HTTP/1.1 200 "), data
+    return data[end + 4 :]
+
+
+def _length(head: bytes) -> int:
+    found = _LENGTH.search(head)
+    assert found is not None, head
+    return int(found[1])
