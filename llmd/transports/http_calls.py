@@ -114,10 +114,10 @@ class Calls:
             except LLMError as error:
                 outcome.append(error)
 
-        async with self._started(keep, size) as ended, anyio.create_task_group() as watch:
-            watch.start_soon(_until_gone, request.receive, watch.cancel_scope)
-            await ended.wait()
-            watch.cancel_scope.cancel()
+        # Watched here: a task of its own for that, called off behind each answer, would cost more than all else here.
+        async with self._started(keep, size) as until_ended:
+            with until_ended:
+                await _gone(request.receive)
         if not outcome:
             raise cut_short()
         if isinstance(outcome[0], LLMError):
@@ -132,13 +132,13 @@ class Calls:
         return _Streamed(lambda task: self._started(task, size), run, cut)
 
     @asynccontextmanager
-    async def _started(self, run: Callable[[], Awaitable[None]], size: int) -> AsyncIterator[anyio.Event]:
-        """`run` as a task of the daemon, cancelled when the block ends; the event says that it has ended by itself."""
+    async def _started(self, run: Callable[[], Awaitable[None]], size: int) -> AsyncIterator[anyio.CancelScope]:
+        """`run` as a task of the daemon, cancelled when the block ends; when it has ended by itself, the scope is."""
         hub = self.hub
         if hub.input_bytes + size > hub.limits().input_bytes:
             reason = "the calls in flight hold too many bytes in all"
             raise LLMError("busy", reason, retry_after_ms=RETRY_AFTER_MS)
-        scope, ended = anyio.CancelScope(), anyio.Event()
+        scope, until_ended = anyio.CancelScope(), anyio.CancelScope()
 
         async def task() -> None:
             try:
@@ -148,12 +148,12 @@ class Calls:
                 log.error("a call over HTTP failed: %s", trace(error))
             finally:
                 hub.finish(size)
-                ended.set()
+                until_ended.cancel()
 
         hub.begin(size)
         self._group.start_soon(task)
         try:
-            yield ended
+            yield until_ended
         finally:
             scope.cancel()
 
@@ -163,7 +163,7 @@ class _Streamed(Response):
 
     def __init__(
         self,
-        started: Callable[[Callable[[], Awaitable[None]]], AbstractAsyncContextManager[anyio.Event]],
+        started: Callable[[Callable[[], Awaitable[None]]], AbstractAsyncContextManager[object]],
         run: Callable[[Pieces], Awaitable[None]],
         cut: bytes,
     ) -> None:
@@ -184,7 +184,7 @@ class _Streamed(Response):
                     self._whole = True
 
         async with self._started(task), pieces, anyio.create_task_group() as watch:
-            watch.start_soon(_until_gone, receive, watch.cancel_scope)
+            watch.start_soon(_cancel_when_gone, receive, watch.cancel_scope)
             await self._pass_on(pieces, scope, receive, send)
             watch.cancel_scope.cancel()
 
@@ -212,7 +212,12 @@ def cut_short() -> LLMError:
     return LLMError("cancelled", "the call was cancelled", reason="shutting_down")
 
 
-async def _until_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+async def _gone(receive: Receive) -> None:
+    """Return when the client has gone away."""
     while (await receive())["type"] != "http.disconnect":
         pass
+
+
+async def _cancel_when_gone(receive: Receive, scope: anyio.CancelScope) -> None:
+    await _gone(receive)
     scope.cancel()
