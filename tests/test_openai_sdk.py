@@ -13,7 +13,10 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.support.openai_upstream import TOOL, Served, served
+from tests.support.daemon import running_daemon
+from tests.support.engine import MODEL_NAME, Engine
+from tests.support.openai_upstream import TOOL, served
+from tests.transports.test_tcp import free_port
 
 pytestmark = [pytest.mark.anyio, pytest.mark.ci]
 
@@ -30,16 +33,16 @@ def tell(value):
 """
 
 
-def command(llmd: Served, code: str, given: dict[str, Any]) -> list[str]:
+def command(url: str, code: str, given: dict[str, Any]) -> list[str]:
     python = os.environ.get("LLMD_OPENAI")
     if not python:
         pytest.skip("LLMD_OPENAI does not name a Python that has the openai SDK; .ci/run installs it")
-    return [python, "-c", PRELUDE + textwrap.dedent(code), llmd.url, json.dumps(given)]
+    return [python, "-c", PRELUDE + textwrap.dedent(code), url, json.dumps(given)]
 
 
-async def sdk(llmd: Served, code: str, **given: Any) -> Any:
+async def sdk(url: str, code: str, **given: Any) -> Any:
     """What `code` tells, run with the SDK."""
-    done = await anyio.run_process(command(llmd, code, given), check=False)
+    done = await anyio.run_process(command(url, code, given), check=False)
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)
 
@@ -51,7 +54,7 @@ async def test_a_chat_completion(tmp_path: Path) -> None:
               made.model_extra["llmd"]["cost"]["nano_usd"]])
     """
     async with served(tmp_path) as llmd:
-        assert await sdk(llmd, code) == ["work/m1", "hello", "stop", 7, 9000]
+        assert await sdk(llmd.url, code) == ["work/m1", "hello", "stop", 7, 9000]
         sent = llmd.upstream.requests[0].json()
         assert (sent["max_tokens"], sent["temperature"]) == (20, 0)
 
@@ -63,7 +66,7 @@ async def test_a_stream_with_its_usage(tmp_path: Path) -> None:
         tell([text, chunks[-2].choices[0].finish_reason, chunks[-1].usage.total_tokens])
     """
     async with served(tmp_path) as llmd:
-        assert await sdk(llmd, code) == ["one two", "stop", 7]
+        assert await sdk(llmd.url, code) == ["one two", "stop", 7]
 
 
 async def test_tools_whole_and_streamed_by_the_sdks_own_accumulator(tmp_path: Path) -> None:
@@ -86,7 +89,7 @@ async def test_tools_whole_and_streamed_by_the_sdks_own_accumulator(tmp_path: Pa
     called = ["tool_calls", "c1", "add", {"x": 1}]
     strict = {**TOOL, "function": {**TOOL["function"], "strict": True}}
     async with served(tmp_path) as llmd:
-        assert await sdk(llmd, code, tools=[strict]) == [called, called, True, "stop"]
+        assert await sdk(llmd.url, code, tools=[strict]) == [called, called, True, "stop"]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ async def test_an_error_that_is_final_is_raised_at_once(tmp_path: Path, params: 
             tell([type(error).__name__, request.headers["x-stainless-retry-count"]])
     """
     async with served(tmp_path) as llmd:
-        assert await sdk(llmd, code, **params, handle=await llmd.budget(1000)) == [raised, "0"]
+        assert await sdk(llmd.url, code, **params, handle=await llmd.budget(1000)) == [raised, "0"]
 
 
 async def test_an_error_that_may_pass_is_tried_again_after_as_long_as_llmd_says(tmp_path: Path) -> None:
@@ -122,7 +125,7 @@ async def test_an_error_that_may_pass_is_tried_again_after_as_long_as_llmd_says(
             tell([error.code, error.response.request.headers["x-stainless-retry-count"]])
     """
     async with served(tmp_path) as llmd:
-        assert await sdk(llmd, code, max_retries=1) == ["upstream_unavailable", "1"]
+        assert await sdk(llmd.url, code, max_retries=1) == ["upstream_unavailable", "1"]
 
 
 async def test_an_error_within_a_stream_is_raised(tmp_path: Path) -> None:
@@ -135,7 +138,7 @@ async def test_an_error_within_a_stream_is_raised(tmp_path: Path) -> None:
             tell([said, error.code])
     """
     async with served(tmp_path) as llmd:
-        assert await sdk(llmd, code) == ["one ", "upstream_invalid"]
+        assert await sdk(llmd.url, code) == ["one ", "upstream_invalid"]
 
 
 async def test_a_budget_in_a_header_pays(tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ async def test_a_budget_in_a_header_pays(tmp_path: Path) -> None:
         tell(made.model_extra["llmd"]["budget"]["settled"]["total_tokens"])
     """
     async with served(tmp_path) as llmd:
-        assert await sdk(llmd, code, handle=await llmd.budget(2000)) == 7
+        assert await sdk(llmd.url, code, handle=await llmd.budget(2000)) == 7
 
 
 async def test_models_are_listed_and_found(tmp_path: Path) -> None:
@@ -154,7 +157,7 @@ async def test_models_are_listed_and_found(tmp_path: Path) -> None:
         tell([listed, client.models.retrieve("work/m2").owned_by])
     """
     async with served(tmp_path) as llmd:
-        listed, owner = await sdk(llmd, code)
+        listed, owner = await sdk(llmd.url, code)
         assert set(listed) >= {"auto", "work/m1", "work/m2", "echo/echo"}
         assert owner == "work"
 
@@ -164,9 +167,33 @@ async def test_a_client_that_dies_aborts_the_request_upstream(tmp_path: Path, st
     code = 'list(chat("pause" if given["stream"] else "stuck", stream=given["stream"]))'
     async with served(tmp_path) as llmd:
         process = await anyio.open_process(
-            command(llmd, code, {"stream": stream}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command(llmd.url, code, {"stream": stream}), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         async with process:
             await llmd.upstream.until(lambda upstream: upstream.in_flight == 1)
             process.kill()
         await llmd.upstream.until(lambda upstream: upstream.in_flight == 0)
+
+
+async def test_a_real_engine_says_the_same_through_llmd_as_without_it(engine: Engine, tmp_path: Path) -> None:
+    code = """
+        asked = {"model": given["model"], "messages": [{"role": "user", "content": "Once upon a time"}],
+                 "max_tokens": 20, "temperature": 0, "seed": 7}
+        def whole(client):
+            made = client.chat.completions.create(**asked)
+            return [made.choices[0].message.content, made.choices[0].finish_reason, made.usage.completion_tokens]
+        def streamed(client):
+            chunks = list(client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True}))
+            choices = [choice for chunk in chunks for choice in chunk.choices]
+            text = "".join(choice.delta.content or "" for choice in choices)
+            return [text, choices[-1].finish_reason, chunks[-1].usage.completion_tokens]
+        engine = openai.OpenAI(base_url=given["engine"], api_key="none")
+        tell([whole(engine), whole(client), streamed(client)])
+    """
+    port = free_port()
+    config = f'[listen]\nhttp = "http://127.0.0.1:{port}"\n[providers.{MODEL_NAME}]\nbase_url = "{engine.url}"\n'
+    url = f"http://127.0.0.1:{port}/v1"
+    with running_daemon(tmp_path, config=config):
+        own, whole, streamed = await sdk(url, code, model=f"{MODEL_NAME}/{MODEL_NAME}", engine=engine.url)
+    assert own[0]
+    assert own == whole == streamed
