@@ -121,7 +121,7 @@ async def test_the_only_target_is_waited_for_where_it_says_when_to_come_back() -
     async with routed([to("a")], a=then(status(429, "retry-after-ms: 60"), ok)) as made:
         async with anyio.create_task_group() as group:
             group.start_soon(made.call)
-            await made.at["a"].until(lambda up: len(up.requests) == 1 and up.in_flight == 0)
+            await made.at["a"].until(lambda up: len(up.requests) >= 1)
             # Another call meanwhile does not go there before its time.
             done = await made.call()
         assert outcomes(done)[-1] == ("a", "ok")
