@@ -34,7 +34,9 @@ class ConnectionLost(Exception):
 
 
 class Wire:
-    """One connection. Not safe for threads."""
+    """One connection, to the socket at `path`. Not safe for threads."""
+
+    path: Path
 
     def __init__(self, sockets: Iterable[Path], timeout_s: float | None = None) -> None:
         """Connect to the first of `sockets` where somebody listens. Raises NoDaemon."""
@@ -54,6 +56,7 @@ class Wire:
                 self._socket.close()
                 continue
             self._socket.settimeout(timeout_s)
+            self.path = path
             return
         raise NoDaemon(tried, forbidden)
 

@@ -5,15 +5,11 @@ import hmac
 import logging
 import os
 import signal
-import socket
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -28,6 +24,8 @@ from llmd.errors import ConfigError, LLMError, trace
 from llmd.executor import Executor
 from llmd.journal import DurabilityLost, StoreUnavailable
 from llmd.meter import Meter
+from llmd.known import KNOWN
+from llmd.listening import listening
 from llmd.payer import Payer
 from llmd.replays import Replays
 from llmd.rpc import METHODS
@@ -36,9 +34,11 @@ from llmd.rpc.dispatch import Dispatcher
 from llmd.rpc.hub import Hub
 from llmd.settings import Limits
 from llmd.stores import Store
+from llmd.systemd import Manager, answers
 from llmd.traffic import Traffic
-from llmd.transports import TRANSPORTS, loopback, unix
+from llmd.transports import unix
 from llmd.transports.accepting import accept_all
+from llmd.transports.claims import GIVE_WAY, Claim
 from llmd.treasury import Treasury
 from llmd.upstreams import Upstreams
 
@@ -71,10 +71,12 @@ class Options(Struct, frozen=True, kw_only=True):
 class Daemon:
     """One daemon: `serve` is its whole life."""
 
-    def __init__(self, options: Options, env: Mapping[str, str]) -> None:
+    def __init__(self, options: Options, env: Mapping[str, str], manager: Manager | None = None) -> None:
         self._options = options
         self._env = env
+        self._manager = manager or Manager({})
         self._config = config.load(env, options.config)
+        self._claim = Claim(env, _variables(self._config), options.spawned)
         self._token: bytes | None = None
         self._transport: AiohttpTransport | None = None
         self._lost: StoreUnavailable | None = None
@@ -111,9 +113,9 @@ class Daemon:
         urls = dict.fromkeys([*options.listen, *config.listeners(self._config.settings.listen).values()])
         process.raise_descriptor_limit()
         with ExitStack() as stack:
-            unix_socket, inode = stack.enter_context(unix.bound(options.socket))
-            bound = [(_transport(url), stack.enter_context(loopback.bound(url, urlsplit(url).scheme))) for url in urls]
-            if bound:
+            sockets = listening(options.socket, urls, self._manager.handed, self._claim, None)
+            bound = stack.enter_context(sockets)
+            if bound.others:
                 file = options.token_file or paths.token_file(self._env)
                 self._token = tokens.read(file)
             if (journal := self._store.open()) is not None:
@@ -122,15 +124,18 @@ class Daemon:
                 await own.start(self._heed_signals)
                 own.start_soon(self._keep_ledger, own.cancel_scope)
                 async with anyio.create_task_group() as connections:
-                    accepted = await SocketListener.from_socket(unix_socket.dup())
-                    connections.start_soon(accept_all, accepted, self._hub, connections, self._serve_unix)
-                    for transport, other in bound:
+                    for unix_socket in bound.unix:
+                        accepted = await SocketListener.from_socket(unix_socket.dup())
+                        connections.start_soon(accept_all, accepted, self._hub, connections, self._serve_unix)
+                    for transport, other in bound.others:
                         required = options.require_token
                         connections.start_soon(transport.serve, other.dup(), self._hub, connections, required)
-                    if options.spawned:
-                        own.start_soon(self._watch, inode)
-                    self._announce(other for _, other in bound)
+                    if options.spawned and bound.inode is not None:
+                        own.start_soon(self._watch, bound.inode)
+                    self._announce(bound.names)
                     self._warn()
+                    own.start_soon(self._manager.keep_informed, lambda: self._hub.in_flight, lambda: self._hub.draining)
+                    own.start_soon(self._manager.keep_alive, self._is_well)
                     own.start_soon(process.warm_up)
                     await self._hub.stopping.wait()
                     # From here on the path is free for the next daemon, and nobody waits in a backlog of ours.
@@ -181,6 +186,7 @@ class Daemon:
 
     async def _reload(self) -> None:
         """Calls in flight go on with what they began with; listeners and the store stay until a restart."""
+        self._manager.reloading()
         try:
             loaded = await anyio.to_thread.run_sync(config.load, self._env, self._options.config)
             if problems := roots.problems(self._treasury.ledger.budgets, loaded.settings.budgets):
@@ -188,7 +194,11 @@ class Daemon:
         except ConfigError as error:
             log.error("configuration not reloaded: %s", "; ".join(error.problems))
             raise LLMError("config_invalid", "; ".join(error.problems), problems=error.problems) from None
+        finally:
+            self._manager.ready()
         self._config = loaded
+        self._claim.names = _variables(loaded)
+        self._claim.tell()
         self._upstreams = self._build(self._config)
         self._treasury.configure(loaded.settings.budgets)
         log.info("configuration reloaded")
@@ -203,17 +213,23 @@ class Daemon:
         for warning in self._config.warnings:
             log.warning("%s", warning)
 
-    def _announce(self, others: Iterable[socket.socket]) -> None:
-        log.info("ready on %s", ", ".join(map(str, (self._options.socket, *(s.getsockname()[:2] for s in others)))))
+    async def _is_well(self) -> bool:
+        return self._hub.draining or await answers(self._options.socket)
+
+    def _announce(self, names: list[str]) -> None:
+        log.info("ready on %s", ", ".join(names))
+        self._manager.ready()
         if self._options.ready_fd is not None:
             with suppress(OSError):  # whoever waited for it has gone; others have not
                 os.write(self._options.ready_fd, b"\n")
             os.close(self._options.ready_fd)
 
     async def _heed_signals(self, *, task_status: TaskStatus[None]) -> None:
-        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, GIVE_WAY) as signals:
             task_status.started()
             async for number in signals:
+                if number == GIVE_WAY and self._hub.draining:
+                    continue  # several may ask, and nobody has asked to cut it short
                 if number != signal.SIGHUP:
                     self._begin_stop(number.name)
                     continue
@@ -231,6 +247,7 @@ class Daemon:
             return
         self._draining.deadline = anyio.current_time() + self._limits().drain_ms / 1000
         self._hub.stopping.set()
+        self._manager.stopping()
         log.info("stopping: %s", reason)
 
     async def _watch(self, inode: int) -> None:
@@ -268,10 +285,8 @@ class Daemon:
             await self._hub.empty()
 
 
-def _transport(url: str) -> ModuleType:
-    """The module that serves this URL's scheme."""
-    module = TRANSPORTS.get(urlsplit(url).scheme)
-    if module is None:
-        known = " or ".join(f"{scheme}://127.0.0.1:9998" for scheme in TRANSPORTS)
-        raise ConfigError([f"{url!r} is no address to listen on: write it as {known}"])
-    return import_module(module)
+def _variables(loaded: Config) -> frozenset[str]:
+    """The variables that a provider's key may be in."""
+    usual = (name for known in KNOWN.values() for name in known.key_env)
+    keys = (row.key for row in loaded.catalog.providers.values())
+    return frozenset((*usual, *(key.env for key in keys if key is not None and key.env is not None)))

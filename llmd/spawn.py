@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from llmd import paths
+from llmd import fingerprint, paths
 
 START_TIMEOUT_S = 20.0
 LOG_TAIL_BYTES = 4096
@@ -19,6 +19,8 @@ class SpawnFailed(Exception):
 
 def spawn(socket: Path, env: Mapping[str, str]) -> None:
     """Start `llmd serve` on `socket` and return once it answers. Of two at once, the loser waits for the winner.
+
+    A daemon that was spawned there before gives way where `env` has news for it, and finishes its calls.
 
     The daemon has a session of its own, so that it outlives the terminal, and inherits no descriptor but the one that
     it reports on, so that `$(llmd call ...)` returns.
@@ -41,7 +43,7 @@ def spawn(socket: Path, env: Mapping[str, str]) -> None:
             pass_fds=[report],
             start_new_session=True,
             cwd="/",
-            env=_environment(env),
+            env=_environment(env, socket),
         )
         os.close(report)
         report = -1
@@ -57,10 +59,12 @@ def spawn(socket: Path, env: Mapping[str, str]) -> None:
             os.close(report)
 
 
-def _environment(env: Mapping[str, str]) -> dict[str, str]:
-    """The caller's, with its one path made absolute: the daemon works in /."""
-    config = env.get("LLMD_CONFIG")
-    return {**env, "LLMD_CONFIG": os.path.abspath(config)} if config else dict(env)
+def _environment(env: Mapping[str, str], socket: Path) -> dict[str, str]:
+    """The caller's, with what only the daemon that gives way has, and its one path made absolute: it works in /."""
+    running = fingerprint.read(fingerprint.lock_file(socket))
+    merged = fingerprint.inherited(running, env) if running is not None and running.spawned else dict(env)
+    config = merged.get("LLMD_CONFIG")
+    return {**merged, "LLMD_CONFIG": os.path.abspath(config)} if config else merged
 
 
 def _last_line(log: Path) -> str:

@@ -4,7 +4,7 @@ import os
 import secrets
 from pathlib import Path
 
-from llmd.transports.unix import SocketUnavailable
+from llmd.transports.claims import SocketUnavailable
 
 
 def read(file: Path) -> bytes:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -13,14 +14,16 @@ from pathlib import Path
 import pytest
 
 from llmd import paths
+from llmd.client import Wire
 from tests.support.cli import llmd
+from tests.support.daemon import running_daemon
 
 ECHO = '{"model": "echo/echo", "prompt": "hello"}'
 
 
 def lock_holder() -> int:
     lock = paths.default_socket(os.environ).with_name("rpc.sock.lock")
-    return int(lock.read_text())
+    return int(lock.read_text().splitlines()[0])
 
 
 def gone(pid: int) -> bool:
@@ -126,3 +129,120 @@ def test_it_ends_when_its_socket_is_gone() -> None:
     paths.default_socket(os.environ).unlink()
     assert process.wait(20) == 0
     assert "the socket is gone" in paths.log_file(os.environ).read_text()
+
+
+# -- giving way ---------------------------------------------------------------------------------------------------
+
+SLOW = '[providers.slow]\ndialect = "echo"\nlatency_ms = 2000\n'
+
+
+def configure(text: str) -> None:
+    file = Path(os.environ["XDG_CONFIG_HOME"]) / "llmd" / "config.toml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text)
+
+
+def begin_slow_call() -> Wire:
+    """A call that the daemon is busy with for a while."""
+    wire = Wire([paths.default_socket(os.environ)], 20)
+    params = '{"model": "slow/x", "prompt": "late"}'
+    wire.send(f'{{"jsonrpc":"2.0","id":1,"method":"execute","params":{params}}}')
+    wire.send('{"jsonrpc":"2.0","id":2,"method":"ping"}')
+    assert wire.receive()["id"] == 2
+    return wire
+
+
+def wait_until_gone(pid: int) -> None:
+    with suppress(ProcessLookupError):
+        descriptor = os.pidfd_open(pid)
+        select.select([descriptor], [], [])
+        os.close(descriptor)
+
+
+def test_a_shell_with_a_new_key_gets_a_daemon_that_has_it_and_running_calls_finish(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    configure(SLOW)
+    llmd("call", "ping")
+    old = lock_holder()
+    with begin_slow_call() as wire:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-one")
+        assert llmd("call", "ping").status == 0
+        new = lock_holder()
+        assert new != old
+        assert not gone(old)
+        assert wire.receive()["result"]["text"] == "late"
+    wait_until_gone(old)
+    assert llmd("call", "ping").status == 0
+    assert lock_holder() == new
+
+
+def test_two_terminals_do_not_replace_each_others_daemon_in_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    holders = []
+    for key in ("sk-one", "sk-two", "sk-one", "sk-two"):
+        monkeypatch.setenv("OPENAI_API_KEY", key)
+        assert llmd("call", "ping").status == 0
+        holders.append(lock_holder())
+    assert holders[0] != holders[1]
+    assert holders[1:] == [holders[1]] * 3
+
+
+def test_a_daemon_that_takes_over_has_the_keys_of_both_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-one")
+    llmd("call", "ping")
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.setenv("GROQ_API_KEY", "gsk-two")
+    llmd("call", "ping")
+    environment = Path(f"/proc/{lock_holder()}/environ").read_bytes().split(b"\0")
+    assert {b"OPENAI_API_KEY=sk-one", b"GROQ_API_KEY=gsk-two"} <= set(environment)
+
+
+def test_with_no_spawn_nothing_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    llmd("call", "ping")
+    old = lock_holder()
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-one")
+    assert llmd("call", "ping", "--no-spawn").status == 0
+    assert lock_holder() == old
+
+
+def test_a_configuration_that_is_wrong_leaves_the_daemon_where_it_is() -> None:
+    configure(SLOW)
+    llmd("call", "ping")
+    old = lock_holder()
+    configure("colour = 1")
+    done = llmd("call", "ping")
+    assert (done.status, done.out) == (0, "{}\n")
+    assert "colour: there is no such member" in done.err
+    assert lock_holder() == old
+
+
+def test_serve_takes_over_from_a_spawned_daemon(tmp_path: Path) -> None:
+    llmd("call", "ping")
+    old = lock_holder()
+    with running_daemon(tmp_path) as daemon, daemon.wire() as wire:
+        assert "result" in wire.call("ping")
+        assert lock_holder() == daemon.process.pid
+        wait_until_gone(old)
+
+
+def test_a_daemon_that_somebody_started_is_not_replaced_and_the_call_says_what_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_daemon(tmp_path) as daemon:
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-one")
+        assert llmd("call", "execute", stdin=ECHO).err == ""
+        done = llmd("call", "execute", '{"model": "openai/gpt-5", "prompt": "x"}')
+        assert done.status == 1
+        assert done.err.splitlines()[0].startswith("llmd: the daemon is a service, and has not this shell's OPENAI_API")
+        assert lock_holder() == daemon.process.pid
+
+
+def test_asked_twice_to_give_way_it_still_finishes_its_calls() -> None:
+    configure(SLOW)
+    llmd("call", "ping")
+    old = lock_holder()
+    with begin_slow_call() as wire:
+        for _ in range(2):
+            os.kill(old, signal.SIGUSR1)
+        assert wire.receive()["result"]["text"] == "late"
+    wait_until_gone(old)

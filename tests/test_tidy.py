@@ -20,6 +20,7 @@ LAYERS = [
     "llmd",
     "llmd.errors",
     "llmd.paths",
+    "llmd.fingerprint",
     "llmd.scalars",
     "llmd.books",
     "llmd.chat",
@@ -68,6 +69,8 @@ LAYERS = [
     "llmd.spawn",
     "llmd.config",
     "llmd.process",
+    "llmd.systemd",
+    "llmd.listening",
     "llmd.daemon",
     "llmd.schemas",
     "llmd.cli",
@@ -83,7 +86,16 @@ ONLY_HERE = {
     "sqlite3": "llmd.journal.database",
     "prometheus_client": "llmd.transports.metrics",
 }
-STANDARD_LIBRARY_ONLY = ["llmd", "llmd.errors", "llmd.paths", "llmd.client", "llmd.spawn", "llmd.cli", "llmd.cli.call"]
+STANDARD_LIBRARY_ONLY = [
+    "llmd",
+    "llmd.errors",
+    "llmd.paths",
+    "llmd.fingerprint",
+    "llmd.client",
+    "llmd.spawn",
+    "llmd.cli",
+    "llmd.cli.call",
+]
 
 FILE_LINES_MAX = 300
 LONGER_FILES = {

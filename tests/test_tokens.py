@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from llmd import tokens
-from llmd.transports.unix import SocketUnavailable
+from llmd.transports.claims import SocketUnavailable
 
 
 def test_a_token_is_made_for_its_user_alone_and_is_the_same_the_next_time(tmp_path: Path) -> None:

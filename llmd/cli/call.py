@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
-from llmd import paths
+from llmd import fingerprint, paths
 from llmd.client import ConnectionLost, NoDaemon, Wire
 
 TYPE_CHECKING = False  # typing takes 3 ms to load, and every call pays for it
@@ -29,6 +29,9 @@ RESULT, RPC_ERROR, USAGE, NO_DAEMON, LOST, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 WITHOUT_PARAMS = frozenset({"ping", "daemon.info", "daemon.reload", "models.list", "rpc.discover"})
 """Methods that need no params: for these, standard input is left alone."""
+
+_KEYLESS = frozenset({"no_route", "upstream_auth"})
+"""Errors that a key which the daemon has not may be behind."""
 
 _STREAM_TOKEN = "cli"  # noqa: S105 - a name for the deltas, no secret
 
@@ -94,7 +97,17 @@ def _run(options: argparse.Namespace) -> int:
             text = _with_stream(text, params)
         with connect(options.socket, os.environ, spawn=not options.no_spawn) as wire:
             reply = wire.call(options.method, text, heard)
+        if "error" in reply and reply["error"]["data"].get("kind") in _KEYLESS:
+            _tell_lacking(wire.path, os.environ)
     return _end(reply, options.stream, many=options.method == "execute_many")
+
+
+def _tell_lacking(socket: Path, env: Mapping[str, str]) -> None:
+    """A daemon that somebody started on purpose keeps its environment: say what it has not of this shell's."""
+    running = fingerprint.read(fingerprint.lock_file(socket))
+    if running is not None and not running.spawned and (lacking := running.news_of_keys(env)):
+        told = ", ".join(lacking)
+        print(f"llmd: the daemon is a service, and has not this shell's {told}: give it the key", file=sys.stderr)
 
 
 def _end(reply: Mapping[str, Any], stream: bool, many: bool) -> int:
@@ -135,8 +148,15 @@ class _Texts:
 
 
 def connect(flag: str | None, env: Mapping[str, str], *, spawn: bool) -> Wire:
-    """A connection to the daemon; with `spawn`, to one that is started where none runs. Raises NoDaemon."""
+    """A connection to the daemon. Raises NoDaemon.
+
+    With `spawn` one is started where none runs, and where the one that was spawned lacks what this shell has.
+    """
     sockets = paths.client_sockets(env, flag)
+    if spawn and paths.named_socket(env, flag) is None:
+        running = fingerprint.read(fingerprint.lock_file(sockets[0]))
+        if running is not None and running.spawned and running.news(env):
+            return _spawned(sockets[0], env)
     try:
         return Wire(sockets)
     except NoDaemon as error:

@@ -46,10 +46,13 @@ def run(options: argparse.Namespace) -> int:
 
     from llmd.daemon import IDLE_EXIT_S, Daemon, Options
     from llmd.journal import StoreUnavailable
-    from llmd.transports.unix import SocketTaken, SocketUnavailable
+    from llmd.listening import handed_path
+    from llmd.systemd import Manager
+    from llmd.transports.claims import SocketTaken, SocketUnavailable
 
     _log_to(paths.log_file(os.environ) if options.spawned else None, options.log_level)
-    named = paths.named_socket(os.environ, options.socket)
+    manager = Manager(os.environ)
+    named = handed_path(manager.handed) or paths.named_socket(os.environ, options.socket)
     decided = Options(
         socket=(named or paths.default_socket(os.environ)).absolute(),
         config=options.config,
@@ -62,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     )
 
     async def serve() -> None:
-        await Daemon(decided, os.environ.copy()).serve()
+        await Daemon(decided, os.environ.copy(), manager).serve()
 
     until = time.monotonic() + WINNER_TIMEOUT_S
     while True:

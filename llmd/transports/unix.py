@@ -1,12 +1,12 @@
 """The Unix socket: where it is bound, who guards its path, and who may connect.
 
-The path is guarded by a lock file, held as long as the daemon accepts, and by a connect probe: a live socket is never
-stolen, a stale one is replaced. The mode comes from the umask in force while binding, never from a later chmod.
+The path is guarded by a lock file (claims.py) and by a connect probe: a live socket is never stolen, a stale one is
+replaced. The mode comes from the umask in force while binding, never from a later chmod.
 """
 
 import asyncio
 import errno
-import fcntl
+import grp
 import os
 import socket
 import stat
@@ -21,34 +21,33 @@ from anyio.abc import SocketAttribute, UNIXSocketStream
 from llmd.rpc.hub import Hub
 from llmd.rpc.output import CHUNK_BYTES
 from llmd.rpc.session import Session
+from llmd.transports.claims import Claim, SocketTaken, SocketUnavailable
 from llmd.transports.peers import hung_up, unix_peer
 
 PATH_BYTES_MAX = 107 if sys.platform == "linux" else 103  # sun_path, less the byte that ends it
 BACKLOG = 1024
 
 
-class SocketUnavailable(Exception):
-    """The address cannot be had; the message says why."""
-
-
-class SocketTaken(SocketUnavailable):
-    """Another daemon has it; the message says which."""
-
-
 @contextmanager
-def bound(path: Path) -> Iterator[tuple[socket.socket, int]]:
-    """A listening socket at `path` and its inode, the lock held until the block ends; then the path is free again."""
+def bound(path: Path, claim: Claim, group: str | None = None) -> Iterator[tuple[socket.socket, int]]:
+    """A listening socket at `path` and its inode, the lock held until the block ends; then the path is free again.
+
+    group  whose members may reach it as well: who of them is served, their uid says
+    """
     _check_length(path)
-    _make_directory(path.parent)
-    with _locked(path):
+    gid = None if group is None else _gid(group)
+    _make_directory(path.parent, gid)
+    with claim.held(path):
         _clear_stale(path)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            before = os.umask(0o177)
+            before = os.umask(0o177 if gid is None else 0o117)
             try:
                 listener.bind(str(path))
             finally:
                 os.umask(before)
+            if gid is not None:
+                _hand_to(path, gid)
             listener.listen(BACKLOG)
             inode = path.stat().st_ino
             try:
@@ -68,36 +67,31 @@ def _check_length(path: Path) -> None:
         )
 
 
-def _make_directory(directory: Path) -> None:
+def _gid(group: str) -> int:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise SocketUnavailable(f"there is no group {group!r}, which is the `socket_group`") from None
+
+
+def _hand_to(path: Path, gid: int) -> None:
+    try:
+        os.chown(path, -1, gid)
+    except OSError as error:
+        raise SocketUnavailable(f"cannot give {path} to the `socket_group`: {error.strerror}") from None
+
+
+def _make_directory(directory: Path, gid: int | None) -> None:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = directory.stat()
+        if gid is not None and found.st_uid == os.geteuid():  # else whoever made it has seen to it
+            _hand_to(directory, gid)
+            directory.chmod(0o750)
     except OSError as error:
         raise SocketUnavailable(f"cannot make the directory {directory}: {error.strerror}") from None
     if found.st_uid not in (os.geteuid(), 0) or (found.st_mode & 0o022 and not found.st_mode & stat.S_ISVTX):
         raise SocketUnavailable(f"others may write in {directory}: chmod it to 0700, or name another with --socket")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file beside the socket; its holder's pid is in it. The file stays: unlinking it would race."""
-    lock = path.with_name(path.name + ".lock")
-    try:
-        # Not O_TRUNC: until the lock is ours, what stands in it is the holder's.
-        file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise SocketUnavailable(f"cannot open the lock file {lock}: {error.strerror}") from None
-    try:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(file, 32).decode(errors="replace").strip() or "unknown"
-            raise SocketTaken(f"another llmd has {path} (pid {holder})") from None
-        os.ftruncate(file, 0)
-        os.write(file, b"%d\n" % os.getpid())
-        yield
-    finally:
-        os.close(file)
 
 
 def _clear_stale(path: Path) -> None:

@@ -4,15 +4,22 @@ import json
 import os
 import socket
 import stat
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from llmd.transports.unix import PATH_BYTES_MAX, SocketTaken, SocketUnavailable, bound
+from llmd.transports import unix
+from llmd.transports.claims import Claim, SocketTaken, SocketUnavailable
+from llmd.transports.unix import PATH_BYTES_MAX
 from tests.support.daemon import running_daemon
 from tests.support.stranger import as_stranger, needs_root
 
 SLOW = '[providers.slow]\ndialect = "echo"\nlatency_ms = 300\n[providers.stuck]\ndialect = "echo"\nlatency_ms = 600000'
+
+
+def bound(path: Path) -> AbstractContextManager[tuple[socket.socket, int]]:
+    return unix.bound(path, Claim({}, frozenset(), spawned=False))
 
 
 def mode(path: Path) -> int:

@@ -1,0 +1,108 @@
+"""Who may have a path: a spawned daemon gives way, and nobody else is ever replaced."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from llmd import fingerprint
+from llmd.transports.claims import Claim, SocketTaken
+
+# Holds the lock of a path until it is asked to give way, and says so.
+HOLDER = """
+import os, signal, sys
+from pathlib import Path
+from llmd.transports.claims import GIVE_WAY, Claim
+signal.pthread_sigmask(signal.SIG_BLOCK, [GIVE_WAY])
+with Claim(os.environ, frozenset({"A_KEY"}), spawned="--spawned" in sys.argv).held(Path(sys.argv[1])):
+    print("held", flush=True)
+    signal.sigwait([GIVE_WAY])
+print("gave way", flush=True)
+"""
+
+
+@contextmanager
+def holder(path: Path, *arguments: str, **env: str) -> Iterator["subprocess.Popen[str]"]:
+    command = [sys.executable, "-c", HOLDER, str(path), *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **env})
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def claim(spawned: bool, **env: str) -> Claim:
+    return Claim({**os.environ, **env}, frozenset({"A_KEY"}), spawned)
+
+
+@pytest.mark.parametrize(("spawned", "key"), [(False, "1"), (True, "2")])
+def test_a_spawned_daemon_gives_way(tmp_path: Path, spawned: bool, key: str) -> None:
+    path = tmp_path / "rpc.sock"
+    with holder(path, "--spawned", A_KEY="1") as old:
+        with claim(spawned, A_KEY=key).held(path):
+            told = fingerprint.read(fingerprint.lock_file(path))
+            assert told is not None
+            assert told.pid == os.getpid()
+            assert told.news({**os.environ, "A_KEY": "1"}) == []
+        assert old.stdout is not None
+        assert old.stdout.readline() == "gave way\n"
+
+
+@pytest.mark.parametrize(
+    ("holds", "spawned", "key"),
+    [
+        (["--spawned"], True, "1"),  # another shell's call without news
+        ([], False, "1"),
+        ([], True, "2"),
+    ],
+)
+def test_nobody_else_is_replaced(tmp_path: Path, holds: list[str], spawned: bool, key: str) -> None:
+    path = tmp_path / "rpc.sock"
+    with holder(path, *holds, A_KEY="1") as old:
+        with pytest.raises(SocketTaken, match=rf"another llmd has \S+ \(pid {old.pid}\)"):
+            claim(spawned, A_KEY=key).held(path).__enter__()
+        assert old.poll() is None
+
+
+def test_a_process_that_has_the_pid_of_an_earlier_holder_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "rpc.sock"
+    with holder(path) as old, subprocess.Popen(["cat"], stdin=subprocess.PIPE) as stranger:
+        stale = fingerprint.Fingerprint(stranger.pid, True, "00", {})
+        fingerprint.lock_file(path).write_text(stale.text())
+        with pytest.raises(SocketTaken):
+            claim(False).held(path).__enter__()
+        assert (stranger.poll(), old.poll()) == (None, None)
+
+
+def test_after_a_kill_nothing_was_seen_before(tmp_path: Path) -> None:
+    path = tmp_path / "rpc.sock"
+    with holder(path, "--spawned", A_KEY="1") as old:
+        old.send_signal(signal.SIGKILL)
+        old.wait(20)
+    with claim(True, A_KEY="2").held(path):
+        told = fingerprint.read(fingerprint.lock_file(path))
+        assert told is not None
+        assert told.news({**os.environ, "A_KEY": "1"}) == ["A_KEY"]
+
+
+def test_a_reload_is_told(tmp_path: Path) -> None:
+    path, config = tmp_path / "rpc.sock", tmp_path / "c.toml"
+    mine = claim(True, LLMD_CONFIG=str(config))
+    with mine.held(path):
+        config.write_text("new")
+        env = {**os.environ, "LLMD_CONFIG": str(config), "B_KEY": "1"}
+        before = fingerprint.read(fingerprint.lock_file(path))
+        mine.names = frozenset({"A_KEY", "B_KEY"})
+        mine.tell()
+        after = fingerprint.read(fingerprint.lock_file(path))
+    assert before is not None
+    assert after is not None
+    assert (before.news(env), after.news(env)) == (["config"], ["B_KEY"])
