@@ -73,6 +73,7 @@ LAYERS = [
     "llmd.listening",
     "llmd.daemon",
     "llmd.schemas",
+    "llmd.units",
     "llmd.cli",
     "llmd.server",
     "llmd.__main__",
