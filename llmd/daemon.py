@@ -23,9 +23,9 @@ from llmd.config import Config
 from llmd.errors import ConfigError, LLMError, trace
 from llmd.executor import Executor
 from llmd.journal import DurabilityLost, StoreUnavailable
-from llmd.meter import Meter
 from llmd.known import KNOWN
 from llmd.listening import listening
+from llmd.meter import Meter
 from llmd.payer import Payer
 from llmd.replays import Replays
 from llmd.rpc import METHODS
