@@ -89,6 +89,7 @@ class Attempts:
 
     async def _make(self, ask: Ask, row: ModelRow, emit: Emit | None, timeout_s: float | None) -> Tried:
         upstreams, budgets, ctx = self._upstreams, self._budgets, self._ctx
+        started = anyio.current_time()
         row = budgets.learned(row)
         provider = upstreams.provider(row.provider)
         quoter = Quoter(provider, ask, row, stream=emit is not None)
@@ -116,8 +117,7 @@ class Attempts:
                     ctx.posted.append(resolved.amounts)
                 with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
                     await budgets.resolve(held, resolved)
-                told = "cut short" if outcome is None else kind(outcome)
-                log.info("%s pid %s %.128r %s", ctx.request_id, ctx.peer.pid, row.target, told)
+                _tell(ctx, row, outcome, started)
             return Tried(held, outcome)
         raise LLMError("budget_closed", "the budget was closed, and the call that it paid for aborted")
 
@@ -127,6 +127,23 @@ class Attempts:
             self._meter.attempted(row, "cancelled", None, None)
         else:
             self._meter.attempted(row, kind(outcome), outcome.usage, cost(outcome, row))
+
+
+def _tell(ctx: Context, row: ModelRow, outcome: Outcome | None, started: float) -> None:
+    """One line in the log; no word of what was said."""
+    told = "cut short" if outcome is None else kind(outcome)
+    facts = {
+        "method": ctx.method,
+        "peer_pid": ctx.peer.pid,
+        "request_id": ctx.request_id,
+        "provider": row.provider,
+        "model": row.model,
+        "outcome": told,
+        "tokens": None if outcome is None or outcome.usage is None else outcome.usage.total_tokens,
+        "cost_nano_usd": None if outcome is None else cost(outcome, row),
+        "ms": round((anyio.current_time() - started) * 1000),
+    }
+    log.info("%s pid %s %.128r %s", ctx.request_id, ctx.peer.pid, row.target, told, extra={"fields": facts})
 
 
 async def _send(

@@ -65,6 +65,7 @@ class Connection(Protocol):
 class Context(Struct, frozen=True):
     """One call's terms.
 
+    method    what was called, for the log
     received  in seconds of the event loop's clock
     stream    where deltas go that were asked for without a token: the HTTP response
     posted    what the attempts of this call have cost, one by one; filled as they resolve
@@ -78,6 +79,7 @@ class Context(Struct, frozen=True):
     stream: Stream | None = None
     posted: list[Amounts] = []
     partial: dict[str, Any] = {}
+    method: str = ""
 
     def overdue(self, reason: str = "", **data: Any) -> LLMError:
         """deadline_exceeded, now; the elapsed time says why, if nothing else does."""

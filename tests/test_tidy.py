@@ -69,6 +69,7 @@ LAYERS = [
     "llmd.spawn",
     "llmd.config",
     "llmd.process",
+    "llmd.logs",
     "llmd.systemd",
     "llmd.listening",
     "llmd.daemon",

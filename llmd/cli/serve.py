@@ -6,20 +6,16 @@ llmd serve --listen tcp://127.0.0.1:9998 --require-token
 """
 
 import argparse
-import logging
 import os
 import sys
 import time
-from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
 from llmd import paths
 from llmd.errors import ConfigError
 
-LOG_BYTES = 5 * 2**20
 WINNER_TIMEOUT_S = 10.0
 RETRY_S = 0.02
-_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token-file", metavar="FILE", type=Path, help="the token for TCP and HTTP; made if missing")
     parser.add_argument("--require-token", action="store_true", help="on TCP and HTTP, even this user needs the token")
     parser.add_argument("--log-level", choices=["debug", "info", "warning", "error"], default="info")
+    parser.add_argument("--log-format", choices=["text", "json"], default="text", help="json: one object a line")
     # For `llmd call`, which starts a daemon where none runs.
     parser.add_argument("--spawned", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--idle-exit-s", type=float, help=argparse.SUPPRESS)
@@ -44,13 +41,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     import anyio
 
+    from llmd import logs
     from llmd.daemon import IDLE_EXIT_S, Daemon, Options
     from llmd.journal import StoreUnavailable
     from llmd.listening import handed_path
     from llmd.systemd import Manager
     from llmd.transports.claims import SocketTaken, SocketUnavailable
 
-    _log_to(paths.log_file(os.environ) if options.spawned else None, options.log_level)
+    # A spawned daemon keeps its log beside its state.
+    log = paths.log_file(os.environ) if options.spawned else None
+    logs.configure(log, options.log_level, options.log_format, os.environ)
     manager = Manager(os.environ)
     named = handed_path(manager.handed) or paths.named_socket(os.environ, options.socket)
     decided = Options(
@@ -95,17 +95,6 @@ def _answers(socket: Path) -> bool:
     except NoDaemon:
         return False
     return True
-
-
-def _log_to(file: Path | None, level: str) -> None:
-    """A spawned daemon keeps 2 x 5 MiB beside its state; one in the foreground writes to standard error."""
-    handler = (
-        logging.StreamHandler()
-        if file is None
-        else RotatingFileHandler(file, maxBytes=LOG_BYTES, backupCount=1, encoding="utf-8")
-    )
-    logging.basicConfig(level=level.upper(), format=_FORMAT, handlers=[handler])
-    logging.getLogger("llmd").setLevel(level.upper())
 
 
 def _complain(message: str) -> int:

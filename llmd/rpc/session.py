@@ -286,7 +286,8 @@ class Session:
         self._in_flight += 1
         self._hub.begin(_size(call))
         self._requests += 1
-        ctx = Context(self._peer, f"{self._number}-{self._requests}", anyio.current_time(), self)
+        number = f"{self._number}-{self._requests}"
+        ctx = Context(self._peer, number, anyio.current_time(), self, method=call.method)
         self._group.start_soon(self._run_call, call, scope, ctx, send)
 
     async def _run_call(self, call: Call, scope: anyio.CancelScope, ctx: Context, send: Send) -> None:

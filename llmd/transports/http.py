@@ -145,7 +145,7 @@ class _Methods:
             self._calls.check_open()
         except LLMError as error:
             return error_reply(error)
-        return await dispatcher.run(method, params, ctx)
+        return await dispatcher.run(method, params, msgspec.structs.replace(ctx, method=method))
 
     async def _item(self, item: Item, ctx: Context) -> bytes | None:
         if isinstance(item, Ignored):
