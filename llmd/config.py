@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from llmd import paths
+from llmd import paths, users
 from llmd.catalog import Catalog, configured, detected
 from llmd.core.rules import RoutingSettings
 from llmd.errors import ConfigError
@@ -23,6 +23,7 @@ from llmd.settings import (
     Limits,
     ListenSettings,
     ModelSettings,
+    PeerSettings,
     ProviderSettings,
     Settings,
 )
@@ -32,6 +33,10 @@ from llmd.zones import zone
 
 CONFIG_BYTES_MAX = 2**20
 HANDLE_PREFIXES = ("b_", "bh_")
+
+_SECTIONS: dict[str, type[Struct]] = {"limits": Limits, "listen": ListenSettings, "ledger": LedgerSettings}
+_NESTED = {Settings: ("providers", "budgets", "routing", "peers", *_SECTIONS), ProviderSettings: ("models",)}
+_REQUIRED: dict[type[Struct], tuple[str, ...]] = {PeerSettings: ("uid",)}
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -46,6 +51,11 @@ class Config(Struct, frozen=True):
     settings: Settings
     catalog: Catalog
     warnings: list[str] = []
+
+    @property
+    def peers(self) -> Mapping[int, Mapping[str, str]]:
+        """The fixed labels of each user who is served besides our own, by uid."""
+        return users.labels(self.settings.peers)
 
 
 def load(env: Mapping[str, str], named: Path | None = None) -> Config:
@@ -108,6 +118,7 @@ def _check(file: Path, data: dict[str, Any], env: Mapping[str, str], others_writ
         except ConfigError as error:
             problems += [f"listen.{scheme}: {problem}" for problem in error.problems]
     problems += _budget_problems(settings.budgets)
+    problems += users.problems(settings.peers, users.read_uid_map())
     if any(row.key and row.key.command for row in rows.values()) and others_write:
         problems.append("runs a key's `command` but others can write it: chmod it to 0600")
     if problems:
@@ -136,11 +147,10 @@ def _budget_problems(budgets: Mapping[str, BudgetSettings]) -> list[str]:
 
 def _type_problems(data: dict[str, Any]) -> list[str]:
     """What does not fit its type, table by table, so that each problem has its whole path and none hides another."""
-    sections: dict[str, type[Struct]] = {"limits": Limits, "listen": ListenSettings, "ledger": LedgerSettings}
     tables: list[tuple[str, Any, type[Struct]]] = [("", data, Settings)]
     if isinstance(routing := data.get("routing"), dict):
         tables.append(("routing", {name: value for name, value in routing.items() if name != "rules"}, RoutingSettings))
-    tables += [(name, data[name], kind) for name, kind in sections.items() if name in data]
+    tables += [(name, data[name], kind) for name, kind in _SECTIONS.items() if name in data]
     providers = data.get("providers")
     for name, provider in providers.items() if isinstance(providers, dict) else ():
         path = f"providers.{_quoted(name)}"
@@ -156,9 +166,13 @@ def _type_problems(data: dict[str, Any]) -> list[str]:
     budgets = data.get("budgets")
     for name, budget in budgets.items() if isinstance(budgets, dict) else ():
         tables.append((f"budgets.{_quoted(name)}", budget, BudgetSettings))
+    peers = data.get("peers")
+    for name, peer in peers.items() if isinstance(peers, dict) else ():
+        if isinstance(peer, dict):
+            tables.append((f"peers.{_quoted(name)}", peer, PeerSettings))
     problems += _rule_problems(data.get("routing"), providers)
     for path, table, kind in tables:
-        nested = {Settings: ("providers", "budgets", "routing", *sections), ProviderSettings: ("models",)}.get(kind, ())
+        nested = _NESTED.get(kind, ())
         own = _without_tables(table, nested)
         while (problem := _problem(own, kind)) is not None:
             problems.append(str(problem._replace(path=_under(path, problem.path))))
@@ -166,6 +180,8 @@ def _type_problems(data: dict[str, Any]) -> list[str]:
             member = problem.path.partition(".")[0].partition("[")[0]
             if not isinstance(own, dict) or member not in own:
                 break
+            if member in _REQUIRED.get(kind, ()):
+                break  # that it is missing would be the next
             own = {key: value for key, value in own.items() if key != member}
     return problems
 

@@ -1,6 +1,6 @@
 """Who is asking, and on which terms: what travels with a call from its connection to its last attempt."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -13,12 +13,16 @@ from llmd.errors import LLMError
 
 
 class Peer(NamedTuple):
-    """The other end of a connection. `own` is true for the daemon's own user; `pid` is for the log, never trusted."""
+    """The other end of a connection. `own` is true for the daemon's own user; `pid` is for the log, never trusted.
+
+    labels  what the configuration fixes for a user that it lists; None for any other
+    """
 
     transport: Literal["unix", "tcp", "http"]
     uid: int | None
     pid: int | None
     own: bool
+    labels: Mapping[str, str] | None = None
 
 
 Notify = Callable[[str, Struct], Awaitable[None]]

@@ -16,7 +16,7 @@ import anyio.to_thread
 from anyio.abc import SocketListener, TaskStatus
 from msgspec import Struct
 
-from llmd import config, paths, process, roots, tokens
+from llmd import config, paths, process, roots, tokens, users
 from llmd.budget_operations import BudgetOperations
 from llmd.clock import Clock
 from llmd.config import Config
@@ -102,7 +102,7 @@ class Daemon:
             started=time.time(),
             meter=meter,
         )
-        self._hub = Hub(Dispatcher(service), self._limits)
+        self._hub = Hub(Dispatcher(service), self._limits, lambda: self._config.peers)
 
     async def serve(self) -> None:
         """Listen, answer, drain.
@@ -113,7 +113,8 @@ class Daemon:
         urls = dict.fromkeys([*options.listen, *config.listeners(self._config.settings.listen).values()])
         process.raise_descriptor_limit()
         with ExitStack() as stack:
-            sockets = listening(options.socket, urls, self._manager.handed, self._claim, None)
+            group = users.group(self._config.settings.peers)
+            sockets = listening(options.socket, urls, self._manager.handed, self._claim, group)
             bound = stack.enter_context(sockets)
             if bound.others:
                 file = options.token_file or paths.token_file(self._env)

@@ -69,7 +69,9 @@ class Executor:
     async def _plan(self, upstreams: Upstreams, ask: Ask, ctx: Context, stream: bool, dry: bool = False) -> Plan:
         room = await self._budgets.room(ask)
         policy = upstreams.policy
-        matched = policy.match(ask, room.labels if room is not None else {})
+        # What the operator says of the peer wins over what whoever opened the budget has said.
+        fixed = {**(room.labels if room is not None else {}), **(ctx.peer.labels or {})}
+        matched = policy.match(ask, fixed)
         open_choice = matched.rule is None and ask.model is None
         facts = await upstreams.facts(open_choice, ask_engines=not dry)
 

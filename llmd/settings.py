@@ -149,6 +149,16 @@ class ListenSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defau
     http: str | None = None
 
 
+class PeerSettings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """One `[peers.NAME]`: another user of this machine who is served on the Unix socket.
+
+    labels  fixed: a caller cannot claim others
+    """
+
+    uid: Annotated[int, Meta(ge=0, le=2**32 - 2)]
+    labels: dict[str, str] = {}
+
+
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     """What one daemon takes on. Reaching a limit is an error with a name, never a crash."""
 
@@ -171,6 +181,7 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     """A whole configuration file.
 
     default_model  "provider/model", for requests that name none
+    peers          of a daemon for several users: each by a name, and `socket_group`, whose members reach the socket
     """
 
     default_model: Name | None = None
@@ -179,4 +190,5 @@ class Settings(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=Tr
     routing: RoutingSettings = RoutingSettings()
     ledger: LedgerSettings = LedgerSettings()
     listen: ListenSettings = ListenSettings()
+    peers: dict[str, PeerSettings | str] = {}
     limits: Limits = Limits()

@@ -29,6 +29,7 @@ LAYERS = [
     "llmd.core.amounts",
     "llmd.core.rules",
     "llmd.settings",
+    "llmd.users",
     "llmd.validation",
     "llmd.journal",
     "llmd.core",

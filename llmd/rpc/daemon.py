@@ -45,8 +45,10 @@ def _info(service: Service, params: Empty, ctx: Context) -> Info:
 
 
 def _auth(service: Service, params: AuthParams, ctx: Context) -> Empty:
-    # On the Unix socket the kernel has said who this is: its own user needs no token, and no token helps another.
-    if not (ctx.peer.own if ctx.peer.transport == "unix" else service.is_token(params.token)):
+    # On the Unix socket the kernel has said who this is: who is served needs no token, and no token helps another.
+    peer = ctx.peer
+    served = peer.own or peer.labels is not None
+    if not (served if peer.transport == "unix" else service.is_token(params.token)):
         raise LLMError("unauthorized", "this is not the daemon's token")
     return Empty()
 

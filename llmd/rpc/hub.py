@@ -1,13 +1,19 @@
 """What all connections of a daemon share: the methods, the limits, what is in flight, whether it is draining."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Protocol
 
 import anyio
 
 from llmd.rpc.dispatch import Dispatcher
 from llmd.settings import Limits
+
+Listed = Mapping[int, Mapping[str, str]]
+"""The fixed labels of each listed user, by uid."""
+
+NOBODY: Listed = MappingProxyType({})
 
 
 class Connection(Protocol):
@@ -21,9 +27,12 @@ class Connection(Protocol):
 class Hub:
     """What all connections of a daemon share: the methods, the limits, what is in flight, whether it is draining."""
 
-    def __init__(self, dispatcher: Dispatcher, limits: Callable[[], Limits]) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher, limits: Callable[[], Limits], listed: Callable[[], Listed] = lambda: NOBODY
+    ) -> None:
         self.dispatcher = dispatcher
         self.limits = limits
+        self.listed = listed  # who is served besides the daemon's own user
         self.stopping = anyio.Event()
         self.input_bytes = 0
         self.messages = 0  # that have come, on all connections

@@ -21,7 +21,7 @@ from llmd.context import Context, Notify, Stream
 from llmd.errors import LLMError, trace
 from llmd.rpc.hub import Hub
 from llmd.transports.http_messages import bearer_token, check_origin
-from llmd.transports.peers import tcp_peer
+from llmd.transports.peers import labelled, tcp_peer
 
 log = logging.getLogger("llmd.transports")
 
@@ -77,7 +77,7 @@ class Calls:
         here, there = request.scope.get("server"), request.scope.get("client")
         if here is None or there is None:
             raise LLMError("unauthorized", "nobody can tell who this is")
-        peer = tcp_peer("http", here, there)
+        peer = labelled(tcp_peer("http", here, there), self.hub.listed())
         check_origin(request)
         ctx = Context(peer, f"h{next(self.hub.numbers)}", received, _NoConnection())
         if (self._require_token or not peer.own) and not self._has_token(request, ctx):

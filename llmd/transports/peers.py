@@ -5,6 +5,7 @@ import select
 import socket
 import struct
 import sys
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import anyio
@@ -67,6 +68,11 @@ def _loopback_uid(here: tuple[Any, ...], there: tuple[Any, ...]) -> int | None:
     uid: int
     uid, inode = struct.unpack_from("=II", answer, _UID_OFFSET)
     return uid if state in _TCP_STATES and inode else None
+
+
+def labelled(peer: Peer, listed: Mapping[int, Mapping[str, str]]) -> Peer:
+    """The peer with what the configuration fixes for its uid, if that is listed."""
+    return peer if peer.uid is None or peer.uid not in listed else peer._replace(labels=listed[peer.uid])
 
 
 async def hung_up(descriptor: int) -> None:

@@ -9,7 +9,7 @@ from llmd.rpc.hub import Hub
 from llmd.rpc.output import CHUNK_BYTES
 from llmd.rpc.session import Session
 from llmd.transports.accepting import accept_all
-from llmd.transports.peers import hung_up, tcp_peer
+from llmd.transports.peers import hung_up, labelled, tcp_peer
 
 
 class TcpByteStream:
@@ -38,7 +38,7 @@ async def serve(listener: socket.socket, hub: Hub, group: TaskGroup, require_tok
 
     async def serve_connection(stream: SocketStream) -> None:
         raw = stream.extra(SocketAttribute.raw_socket)
-        peer = tcp_peer("tcp", raw.getsockname(), raw.getpeername())
+        peer = labelled(tcp_peer("tcp", raw.getsockname(), raw.getpeername()), hub.listed())
         await Session(hub, TcpByteStream(stream), peer, authorized=peer.own and not require_token).run()
 
     await accept_all(await SocketListener.from_socket(listener), hub, group, serve_connection)

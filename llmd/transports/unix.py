@@ -22,7 +22,7 @@ from llmd.rpc.hub import Hub
 from llmd.rpc.output import CHUNK_BYTES
 from llmd.rpc.session import Session
 from llmd.transports.claims import Claim, SocketTaken, SocketUnavailable
-from llmd.transports.peers import hung_up, unix_peer
+from llmd.transports.peers import hung_up, labelled, unix_peer
 
 PATH_BYTES_MAX = 107 if sys.platform == "linux" else 103  # sun_path, less the byte that ends it
 BACKLOG = 1024
@@ -191,5 +191,5 @@ class UnixByteStream:
 async def serve_connection(hub: Hub, stream: UNIXSocketStream) -> None:
     """Serve one accepted connection to its end; the kernel has said who it is."""
     raw = stream.extra(SocketAttribute.raw_socket)
-    peer = unix_peer(raw)
-    await Session(hub, UnixByteStream(raw), peer, authorized=peer.own).run()
+    peer = labelled(unix_peer(raw), hub.listed())
+    await Session(hub, UnixByteStream(raw), peer, authorized=peer.own or peer.labels is not None).run()

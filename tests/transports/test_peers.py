@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from llmd.context import Peer
-from llmd.transports.peers import tcp_peer, unix_peer
+from llmd.transports.peers import labelled, tcp_peer, unix_peer
 from tests.support.stranger import NOBODY, as_stranger, needs_root
 
 
@@ -26,7 +26,7 @@ def test_a_loopback_peer_is_known_by_uid(family: socket.AddressFamily, host: str
     with socket.create_server((host, 0), family=family) as server, socket.socket(family) as client:
         client.connect(server.getsockname())
         with server.accept()[0] as connection:
-            assert peer_of(connection) == ("tcp", os.geteuid(), None, True)
+            assert peer_of(connection) == ("tcp", os.geteuid(), None, True, None)
 
 
 def test_a_peer_that_has_closed_is_a_stranger() -> None:
@@ -58,3 +58,11 @@ def test_another_user_over_loopback_is_not_our_own() -> None:
         client = socket.create_connection(address)
         with client, server.accept()[0] as connection:
             assert peer_of(connection).uid == 0
+
+
+def test_a_listed_uid_has_its_labels_on_every_transport() -> None:
+    listed = {1001: {"trust": "review"}}
+    for peer in (Peer("unix", 1001, 1, own=False), Peer("tcp", 1001, None, own=False)):
+        assert labelled(peer, listed).labels == {"trust": "review"}
+    for peer in (Peer("unix", 1002, 1, own=False), Peer("http", None, None, own=False)):
+        assert labelled(peer, listed).labels is None
