@@ -101,6 +101,7 @@ class Daemon:
             is_token=self._is_token,
             started=time.time(),
             meter=meter,
+            in_flight=lambda: self._hub.in_flight,
         )
         self._hub = Hub(Dispatcher(service), self._limits, lambda: self._config.peers)
 
@@ -114,7 +115,7 @@ class Daemon:
         process.raise_descriptor_limit()
         with ExitStack() as stack:
             group = users.group(self._config.settings.peers)
-            sockets = listening(options.socket, urls, self._manager.handed, self._claim, group)
+            sockets = listening(options.socket, list(urls), self._manager.handed, self._claim, group)
             bound = stack.enter_context(sockets)
             if bound.others:
                 file = options.token_file or paths.token_file(self._env)

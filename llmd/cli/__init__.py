@@ -32,6 +32,7 @@ _COMMANDS = {
     "ledger": ("llmd.cli.ledger", "check the file that budgets are kept in, and accept what it has lost"),
     "reload": ("llmd.cli.reload", "have the running daemon read its configuration again"),
     "config": ("llmd.cli.config", "check the configuration"),
+    "status": ("llmd.cli.status", "tell whether the daemon is up, what it is doing, its providers and budgets"),
     "systemd": ("llmd.cli.systemd", "have systemd run the daemon: install, uninstall or show its units"),
     "schema": ("llmd.cli.schema", "print or write the JSON Schemas and the OpenRPC document"),
 }

@@ -26,6 +26,7 @@ class Service(Struct, frozen=True, kw_only=True):
     reload     read the configuration again; raises config_invalid, and then nothing has changed
     is_token   compares with the daemon's bearer token in constant time
     meter      counts the calls
+    in_flight  calls that are running, on all connections
     """
 
     methods: "Mapping[str, Method]"
@@ -38,6 +39,7 @@ class Service(Struct, frozen=True, kw_only=True):
     is_token: Callable[[str], bool]
     started: float  # seconds since the epoch
     meter: Meter = msgspec.field(default_factory=Meter)
+    in_flight: Callable[[], int] = lambda: 0
 
 
 class Method(NamedTuple):

@@ -14,13 +14,14 @@ CAPABILITIES = ["batch", "budgets", "cancel", "content-length", "streaming"]
 
 
 class Info(Struct, frozen=True, kw_only=True):
-    """`started` is in seconds since the epoch; `limits` are the ones in force."""
+    """`started` is in seconds since the epoch; `limits` are the ones in force; `in_flight` counts running calls."""
 
     version: str
     protocol: int
     capabilities: list[str]
     limits: Limits
     started: int
+    in_flight: int
 
 
 class AuthParams(Struct, frozen=True, forbid_unknown_fields=True):
@@ -41,6 +42,7 @@ def _info(service: Service, params: Empty, ctx: Context) -> Info:
         capabilities=CAPABILITIES,
         limits=service.limits(),
         started=int(service.started),
+        in_flight=service.in_flight(),
     )
 
 
