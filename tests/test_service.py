@@ -233,6 +233,16 @@ def test_a_daemon_that_a_call_has_spawned_gives_way_to_it_and_finishes_its_calls
     assert (holder, holder != spawned) == (manager.shown("MainPID"), True)
 
 
+def test_status_and_doctor_tell_of_it_and_do_not_wake_it(service: UserManager) -> None:
+    asleep = service.llmd("status", check=False)
+    assert (asleep.returncode, asleep.stdout.startswith(f"systemd listens on {SOCKET}")) == (3, True)
+    assert f"ok   units: {UNITS}/llmd.service is as it should be" in service.llmd("doctor").stdout
+    assert service.shown("ActiveState") == "inactive"
+    service.call("ping")
+    running = service.llmd("status").stdout
+    assert f"  process    pid {service.shown('MainPID')}, a service" in running
+
+
 def test_uninstall_leaves_nothing(service: UserManager) -> None:
     service.call("ping")
     service.llmd("systemd", "uninstall")

@@ -33,6 +33,7 @@ _COMMANDS = {
     "reload": ("llmd.cli.reload", "have the running daemon read its configuration again"),
     "config": ("llmd.cli.config", "check the configuration"),
     "status": ("llmd.cli.status", "tell whether the daemon is up, what it is doing, its providers and budgets"),
+    "doctor": ("llmd.cli.doctor", "look for what keeps llmd from working; each line is ok or says what to do"),
     "systemd": ("llmd.cli.systemd", "have systemd run the daemon: install, uninstall or show its units"),
     "schema": ("llmd.cli.schema", "print or write the JSON Schemas and the OpenRPC document"),
 }

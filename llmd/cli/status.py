@@ -57,8 +57,11 @@ def _run(options: argparse.Namespace) -> int:
 
 def is_asleep(socket: Path) -> bool:
     """Whether somebody else listens here for a daemon that is not there yet: to connect would start it."""
-    held = fingerprint.read(fingerprint.lock_file(socket))
-    return socket.exists() and held is not None and not held.spawned and not _is_alive(held.pid)
+    lock = fingerprint.lock_file(socket)
+    if not os.path.exists(socket) or not os.path.exists(lock):
+        return os.path.exists(socket)  # each daemon has its lock beside it
+    held = fingerprint.read(lock)
+    return held is not None and not held.spawned and not _is_alive(held.pid)
 
 
 def asked(sockets: list[Path]) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import socket
 import time
 from pathlib import Path
 
+import pytest
+
 from llmd import fingerprint, paths
 from llmd.cli.status import shown
 from tests.support.cli import llmd
@@ -52,11 +54,13 @@ def test_where_none_runs_none_is_started() -> None:
     assert not paths.default_socket(os.environ).exists()
 
 
-def test_a_socket_that_systemd_listens_on_is_left_asleep() -> None:
+@pytest.mark.parametrize("ran_before", [False, True])
+def test_a_socket_that_systemd_listens_on_is_left_asleep(ran_before: bool) -> None:
     path = paths.default_socket(os.environ)
     path.parent.mkdir()
-    ended = fingerprint.Fingerprint(2**22 + 1, False, "00", {})
-    fingerprint.lock_file(path).write_text(ended.text())
+    if ran_before:
+        ended = fingerprint.Fingerprint(2**22 + 1, False, "00", {})
+        fingerprint.lock_file(path).write_text(ended.text())
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(path))
         listening.listen()
