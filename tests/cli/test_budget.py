@@ -71,7 +71,7 @@ def test_open_starts_a_daemon_where_none_runs() -> None:
     try:
         assert opened().startswith("bh_")
     finally:
-        os.kill(int(lock.read_text()), signal.SIGKILL)
+        os.kill(int(lock.read_text().splitlines()[0]), signal.SIGKILL)
 
 
 @pytest.mark.parametrize(

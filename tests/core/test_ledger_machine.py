@@ -21,7 +21,7 @@ from tests.support.recount import UNLIMITED, units
 
 STEPS = {"mutants": 500, "quick": 2_000, "ci": 50_000, "deep": 1_000_000}[settings.get_current_profile_name()]
 LONGEST = 50  # steps of one example; some are shorter, and in some there is nothing to do
-EXAMPLES = STEPS // 25
+EXAMPLES = STEPS // 22
 
 START_MS = 1_780_272_000_000  # the first of June 2026, a Monday: every window begins there
 JUMPS_MS = [1, HOUR_MS, HOUR_MS, DAY_MS - HOUR_MS, DAY_MS, DAY_MS, 7 * DAY_MS, 30 * DAY_MS]

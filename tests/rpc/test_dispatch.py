@@ -138,4 +138,13 @@ async def test_jsonrpcserver_hands_context_and_raw_params_through_and_gives_the_
 
 def test_the_types_of_a_method_can_be_decoded_and_described() -> None:
     assert msgspec.json.decode(b"{}", type=Empty) == Empty()
-    assert Context.__struct_fields__ == ("peer", "request_id", "received", "connection", "stream", "posted", "partial")
+    assert Context.__struct_fields__ == (
+        "peer",
+        "request_id",
+        "received",
+        "connection",
+        "stream",
+        "posted",
+        "partial",
+        "method",
+    )
