@@ -1,6 +1,56 @@
-"""llmd: a local daemon that makes LLM calls for every program on the machine.
+"""llmd: a local daemon that makes LLM calls for every program on the machine, and its clients.
 
 Importing the package imports nothing heavy; the names that it exports are loaded when they are first used.
 """
 
-__version__ = "0.1.0"
+from llmd.version import VERSION as __version__
+
+TYPE_CHECKING = False  # typing takes 3 ms to load, and every call of the command line pays for it
+if TYPE_CHECKING:
+    from llmd.books import Snapshot
+    from llmd.chat import Completion, Delta, Message, Reasoning, ResponseFormat, Tool, Usage
+    from llmd.client.asynchronous import AsyncClient
+    from llmd.client.sync import Client
+    from llmd.client.wire import NoDaemon
+    from llmd.errors import ConfigError, LLMBudgetExceededError, LLMError
+
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "Completion",
+    "ConfigError",
+    "Delta",
+    "LLMBudgetExceededError",
+    "LLMError",
+    "Message",
+    "NoDaemon",
+    "Reasoning",
+    "ResponseFormat",
+    "Snapshot",
+    "Tool",
+    "Usage",
+    "__version__",
+]
+
+_MODULES = {
+    "llmd.books": ("Snapshot",),
+    "llmd.chat": ("Completion", "Delta", "Message", "Reasoning", "ResponseFormat", "Tool", "Usage"),
+    "llmd.client.asynchronous": ("AsyncClient",),
+    "llmd.client.sync": ("Client",),
+    "llmd.client.wire": ("NoDaemon",),
+    "llmd.errors": ("ConfigError", "LLMBudgetExceededError", "LLMError"),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _MODULES.items():
+        if name in names:
+            from importlib import import_module
+
+            value = globals()[name] = getattr(import_module(module), name)
+            return value
+    raise AttributeError(f"module 'llmd' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -85,6 +85,21 @@ class LLMError(Exception):
         return {"code": self.code, "message": self.message, "data": data}
 
 
+class LLMBudgetExceededError(LLMError):
+    """A call would pass a limit of its budget; nothing was sent.
+
+    kind is "budget_exceeded", final, or "budget_contended" where only the holds of other calls stood in the way for as
+    long as it waited: then it is retryable. In `data`: `limiting` (id, unit), `requested`, `available`, `max_fit`.
+    """
+
+
+def typed(error: LLMError) -> LLMError:
+    """The same error anew, as the class that its kind has; one error may be told to many."""
+    kinds = ("budget_exceeded", "budget_contended")
+    made = LLMBudgetExceededError if error.kind in kinds else LLMError
+    return made(error.kind, error.message, retryable=error.retryable, **error.data)
+
+
 def trace(error: BaseException) -> str:
     """Where an exception came from, for the log: without its text, which may hold what a client sent."""
     return f"{type(error).__name__}\n{''.join(traceback.format_tb(error.__traceback__))}"

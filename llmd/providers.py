@@ -21,7 +21,6 @@ import httpx
 import msgspec
 import yarl
 
-import llmd
 from llmd.catalog import Health, ProviderRow
 from llmd.chat import Chat
 from llmd.core.outcomes import Answer, Failure, Outcome
@@ -33,6 +32,7 @@ from llmd.dialects.expressing import expressible
 from llmd.dialects.reading import UNREADABLE
 from llmd.keys import Key, KeyUnavailable
 from llmd.proxies import proxy
+from llmd.version import VERSION
 
 CONNECT_TIMEOUT_S = 15.0  # DNS, TCP and TLS together
 IDLE_TIMEOUT_S = 120.0  # between two pieces of a stream
@@ -224,7 +224,7 @@ class HttpProvider:
     def _authorized(
         self, method: str, url: str, headers: dict[str, str], body: bytes, key: str | None, idle_s: float | None
     ) -> httpx.Request:
-        all_headers = {"user-agent": f"llmd/{llmd.__version__}", **headers, **self._headers}
+        all_headers = {"user-agent": f"llmd/{VERSION}", **headers, **self._headers}
         if key is not None:
             bearer = self._row.auth == "bearer"
             all_headers["authorization" if bearer else self._row.auth] = f"Bearer {key}" if bearer else key

@@ -15,9 +15,10 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 
 # A file imports only from files above it. A directory is one layer, in which its own order does not matter, but for
-# cycles; the package's __init__ is above all, since it holds no more than the version.
+# cycles; the package's own __init__ is the library's front, so it is below what it exports.
 LAYERS = [
-    "llmd",
+    "llmd.version",
+    "llmd.zones",
     "llmd.errors",
     "llmd.paths",
     "llmd.fingerprint",
@@ -78,6 +79,7 @@ LAYERS = [
     "llmd.units",
     "llmd.cli",
     "llmd.server",
+    "llmd",
     "llmd.__main__",
 ]
 
@@ -109,7 +111,8 @@ LONGER_FILES = {
 FUNCTION_LINES_MAX = 70
 
 UNTESTED_MODULES = {
-    "llmd/__init__.py": "holds the version",
+    "llmd/version.py": "holds the version",
+    "llmd/client/__init__.py": "holds names",
     "llmd/__main__.py": "one line; every test that starts a daemon runs it",
     "llmd/scalars.py": "types alone",
     "llmd/known.py": "one table; tests of the catalog and of the recordings walk it",

@@ -5,7 +5,7 @@ import os
 import sys
 from importlib import import_module
 
-import llmd
+from llmd.version import VERSION
 
 USAGE_EXIT = 2
 
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=_formatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"llmd {llmd.__version__}")
+    parser.add_argument("--version", action="version", version=f"llmd {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for name, (_, text) in _COMMANDS.items():
         commands.add_parser(name, help=text, add_help=False)

@@ -2,12 +2,12 @@
 
 from msgspec import Struct
 
-import llmd
 from llmd.context import Context
 from llmd.errors import LLMError
 from llmd.rpc.base import Empty, Method, Service
 from llmd.scalars import Token
 from llmd.settings import Limits
+from llmd.version import VERSION
 
 PROTOCOL = 1
 CAPABILITIES = ["batch", "budgets", "cancel", "content-length", "streaming"]
@@ -37,7 +37,7 @@ def _ping(service: Service, params: Empty, ctx: Context) -> Empty:
 
 def _info(service: Service, params: Empty, ctx: Context) -> Info:
     return Info(
-        version=llmd.__version__,
+        version=VERSION,
         protocol=PROTOCOL,
         capabilities=CAPABILITIES,
         limits=service.limits(),

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-import llmd
 from llmd.context import Context
 from llmd.errors import KINDS
 from llmd.rpc.base import Empty, Method, Service
+from llmd.version import VERSION
 
 _COMPONENT = "#/components/schemas/{name}"
 
@@ -35,7 +35,7 @@ def openrpc(methods: Mapping[str, Method]) -> dict[str, Any]:
         "openrpc": "1.3.2",
         "info": {
             "title": "llmd",
-            "version": llmd.__version__,
+            "version": VERSION,
             "description": "LLM calls over JSON-RPC 2.0 on a Unix socket.",
             "license": {"name": "MIT"},
         },

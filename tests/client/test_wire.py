@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llmd.client import ConnectionLost, NoDaemon, Wire
+from llmd.client.wire import ConnectionLost, NoDaemon, Wire
 
 
 def serve(path: Path, answer: Callable[[socket.socket], None]) -> threading.Thread:

@@ -1,4 +1,4 @@
-"""A call to the daemon from Python, on the standard library alone: the command line's path.
+"""One connection to the daemon, on the standard library alone: the command line's path, and below the sync client.
 
 Speaks protocol 1 over the Unix socket, one JSON value a line. Raises NoDaemon and ConnectionLost; an error that the
 daemon answers with is a value, not an exception, for the caller to show.
@@ -64,7 +64,14 @@ class Wire:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         self._socket.close()
+
+    def settimeout(self, timeout_s: float | None) -> None:
+        """What each receive from now on may take before it is a TimeoutError."""
+        self._socket.settimeout(timeout_s)
 
     def send(self, message: str) -> None:
         """One message. A peer that has stopped reading may still have answered, so that is for `receive` to find."""
@@ -73,6 +80,11 @@ class Wire:
 
     def receive(self) -> dict[str, Any]:
         """The next message. Raises ConnectionLost, and TimeoutError if the wire has a timeout."""
+        message: dict[str, Any] = json.loads(self.receive_line())
+        return message
+
+    def receive_line(self) -> bytes:
+        """The same, unread."""
         while (end := self._buffer.find(b"\n", self._at)) < 0:
             self._at = len(self._buffer)
             try:
@@ -85,8 +97,7 @@ class Wire:
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
         self._at = 0
-        message: dict[str, Any] = json.loads(line)
-        return message
+        return line
 
     def call(
         self, method: str, params: str = "{}", heard: Callable[[str, dict[str, Any]], None] | None = None

@@ -1,0 +1,172 @@
+"""AsyncClient, on asyncio and trio: many calls at once on one connection, streams, budgets, cancels, a lost daemon."""
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from llmd import AsyncClient, Completion, LLMBudgetExceededError, LLMError, NoDaemon
+from tests.support.daemon import running_daemon
+from tests.support.library import M1
+from tests.support.upstream import Exchange, scripted
+
+pytestmark = [pytest.mark.anyio, pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])]
+
+SLOW = """
+[providers.slow]
+dialect = "echo"
+latency_ms = 60000
+"""
+
+
+async def test_calls_on_one_connection_are_in_flight_together(tmp_path: Path) -> None:
+    together = anyio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        if upstream.in_flight == 20:
+            together.set()
+        await together.wait()
+        await exchange.reply()
+
+    async with scripted(script) as upstream:
+        with running_daemon(tmp_path, config=M1.format(url=upstream.url)):
+            made: list[Completion] = []
+
+            async def call() -> None:
+                made.append(await client.execute(model="work/m1", prompt="x"))
+
+            async with AsyncClient() as client, anyio.create_task_group() as group:
+                for _ in range(20):
+                    group.start_soon(call)
+    assert [completion.text for completion in made] == ["hello"] * 20
+    assert upstream.peak == 20
+
+
+async def test_a_stream_is_deltas_and_then_the_completion(tmp_path: Path) -> None:
+    with running_daemon(tmp_path):
+        async with AsyncClient() as client:
+            async with (
+                client.stream(model="echo/echo", prompt="one two three") as stream,
+                client.stream(model="echo/echo", prompt="four five") as other,
+            ):
+                assert [delta.text async for delta in stream] == ["one", " two", " three"]
+                assert [delta.text async for delta in other] == ["four", " five"]
+                assert (await stream.completion()).text == "one two three"
+            with pytest.raises(LLMError, match="nobody"):
+                async with client.stream(model="nobody/m", prompt="x") as stream:
+                    await anext(stream)
+
+
+async def test_a_cancelled_call_is_aborted_upstream_and_the_connection_goes_on(tmp_path: Path) -> None:
+    aborted = anyio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        if exchange.number:
+            await exchange.reply()
+            return
+        scope.cancel()
+        await exchange.gone()
+        aborted.set()
+
+    async with scripted(script) as upstream:
+        with running_daemon(tmp_path, config=M1.format(url=upstream.url)):
+            async with AsyncClient() as client:
+                with anyio.CancelScope() as scope:
+                    await client.execute(model="work/m1", prompt="x")
+                await aborted.wait()
+                assert (await client.execute(model="work/m1", prompt="x")).text == "hello"
+
+
+async def test_leaving_a_stream_aborts_it_upstream(tmp_path: Path) -> None:
+    aborted = anyio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        await exchange.begin_stream()
+        await exchange.event({"choices": [{"delta": {"content": "one "}}]})
+        await exchange.gone()
+        aborted.set()
+
+    async with scripted(script) as upstream:
+        with running_daemon(tmp_path, config=M1.format(url=upstream.url)):
+            async with AsyncClient() as client:
+                async with client.stream(model="work/m1", prompt="x") as stream:
+                    assert (await anext(stream)).text == "one "
+                await aborted.wait()
+
+
+async def test_a_budget_is_open_as_long_as_its_block(tmp_path: Path) -> None:
+    with running_daemon(tmp_path):
+        async with AsyncClient() as client:
+            async with client.budget(total=4000) as outer, outer.budget(total=1000) as inner:
+                await client.execute_many([{"model": "echo/echo", "prompt": "x"}], budget=inner.handle)
+                with pytest.raises(LLMBudgetExceededError):
+                    await client.execute(model="echo/echo", prompt="x", max_tokens=2000, budget=inner.handle)
+                assert (await inner.charge(total_tokens=8)).settled.total_tokens == 10
+                assert (await inner.resize(limits={"total_tokens": 500})).limits == {"total_tokens": 500}
+                assert (await outer.snapshot()).settled.total_tokens == 10
+            with pytest.raises(LLMError) as closed:
+                await outer.snapshot()
+            assert closed.value.kind == "budget_closed"
+            assert await outer.close() is None
+
+
+async def test_an_error_leaves_the_block_as_it_is(tmp_path: Path) -> None:
+    with running_daemon(tmp_path):
+        with pytest.raises(ZeroDivisionError):
+            async with AsyncClient() as client, client.budget(total=1):
+                _ = 1 / 0
+        with pytest.raises(LLMError, match="nobody"):
+            async with AsyncClient() as client:
+                await client.execute(model="nobody/m", prompt="x")
+
+
+async def test_without_a_daemon_there_is_no_client(tmp_path: Path) -> None:
+    with pytest.raises(NoDaemon, match="no daemon listens on"):
+        async with AsyncClient(tmp_path / "nobody.sock"):
+            pass
+
+
+async def killed(directory: Path, *, reconnect: bool) -> tuple[Any, int]:
+    """What a call ends with whose daemon is killed and replaced by another; how many were sent, with the next one."""
+    ends: list[Any] = []
+
+    async def call() -> None:
+        try:
+            ends.append(await client.execute(model="work/m1", prompt="x"))
+        except LLMError as error:
+            ends.append(error)
+        ended.set()
+
+    async def script(exchange: Exchange) -> None:
+        if exchange.number:
+            await exchange.reply()
+            return
+        calling.set()
+        await exchange.gone()
+
+    calling, ended = anyio.Event(), anyio.Event()
+    async with scripted(script) as upstream:
+        config = M1.format(url=upstream.url)
+        with running_daemon(directory, config=config) as first:
+            async with AsyncClient(reconnect=reconnect) as client, anyio.create_task_group() as group:
+                group.start_soon(call)
+                await calling.wait()
+                first.process.kill()
+                first.process.wait(10)
+                with running_daemon(directory, config=config):
+                    await ended.wait()
+                    assert (await client.execute(model="work/m1", prompt="y")).text == "hello"
+    return ends[0], len(upstream.requests)
+
+
+async def test_a_lost_daemon_leaves_the_outcome_unknown_and_the_next_call_finds_the_new_one(tmp_path: Path) -> None:
+    end, sent = await killed(tmp_path, reconnect=False)
+    assert (end.kind, end.retryable, sent) == ("outcome_unknown", False, 2)
+
+
+async def test_asked_to_reconnect_a_call_is_asked_for_again_and_not_paid_twice(tmp_path: Path) -> None:
+    end, sent = await killed(tmp_path, reconnect=True)
+    # The new daemon knows that it had begun, and does not make it again.
+    assert (end.kind, sent) == ("outcome_unknown", 2)
+    assert "posted" in end.data
