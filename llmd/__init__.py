@@ -1,4 +1,4 @@
-"""llmd: a local daemon that makes LLM calls for every program on the machine, and its clients.
+"""llmd: a local daemon that makes LLM calls for every program on the machine, and a library that makes them itself.
 
 Importing the package imports nothing heavy; the names that it exports are loaded when they are first used.
 """
@@ -13,9 +13,14 @@ if TYPE_CHECKING:
     from llmd.client.sync import Client
     from llmd.client.wire import NoDaemon
     from llmd.errors import ConfigError, LLMBudgetExceededError, LLMError
+    from llmd.library import Adapter, RoutingPolicy, create_adapter
+    from llmd.run_config import RunConfig
+    from llmd.tracker import BudgetTracker
 
 __all__ = [
+    "Adapter",
     "AsyncClient",
+    "BudgetTracker",
     "Client",
     "Completion",
     "ConfigError",
@@ -26,10 +31,13 @@ __all__ = [
     "NoDaemon",
     "Reasoning",
     "ResponseFormat",
+    "RoutingPolicy",
+    "RunConfig",
     "Snapshot",
     "Tool",
     "Usage",
     "__version__",
+    "create_adapter",
 ]
 
 _MODULES = {
@@ -39,6 +47,9 @@ _MODULES = {
     "llmd.client.sync": ("Client",),
     "llmd.client.wire": ("NoDaemon",),
     "llmd.errors": ("ConfigError", "LLMBudgetExceededError", "LLMError"),
+    "llmd.library": ("Adapter", "RoutingPolicy", "create_adapter"),
+    "llmd.run_config": ("RunConfig",),
+    "llmd.tracker": ("BudgetTracker",),
 }
 
 

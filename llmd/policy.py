@@ -1,7 +1,7 @@
 """RoutingPolicy: rules as they are written in TOML, JSON or Python, checked whole when it is built."""
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -33,7 +33,7 @@ class RoutingPolicy:
             raise ConfigError(problems)
 
     @classmethod
-    def from_json(cls, text: str | bytes, providers: Collection[str] | None = None) -> "RoutingPolicy":
+    def from_json(cls, text: str | bytes, providers: Collection[str] | None = None) -> Self:
         """The policy that this JSON is: `{"rules": [...]}`, or the rules alone. Raises ConfigError."""
         try:
             read = msgspec.json.decode(text)

@@ -1,6 +1,7 @@
 """Everything that can be called: the catalog's rows with the providers that carry them, and which of them are ready."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING
 
 import anyio
@@ -48,6 +49,12 @@ class Upstreams:
         self._asking = anyio.Lock()
         self._offers: dict[str, tuple[float, tuple[Health, list[Offered]]]] = {}
         self._asked: tuple[float, dict[str, tuple[Health, list[str]]]] | None = None
+
+    def by(self, rules: Sequence[Rule]) -> "Upstreams":
+        """The same, chosen by other rules."""
+        other = copy(self)
+        other.policy = Policy(rules, self._row)
+        return other
 
     def provider(self, name: str) -> Provider:
         """The provider of this name, which must be in the catalog."""

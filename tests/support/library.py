@@ -1,4 +1,10 @@
-"""What tests of the library and the clients configure."""
+"""The library in a test's own process: its configuration, and an engine that is ended behind the test."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from llmd import engine, paths
 
 M1 = """
 [providers.work]
@@ -9,3 +15,23 @@ price = {{ input = 1.0, output = 2.0 }}
 context_tokens = 4096
 """
 """A provider `work` at `url` with one model, m1."""
+
+
+@contextmanager
+def library(config: str | None = None) -> Iterator[None]:
+    """With this configuration file, the library of this process begins and ends inside the block."""
+    if config is not None:
+        configure(config)
+    engine.close()
+    try:
+        yield
+    finally:
+        engine.close()
+
+
+def configure(config: str) -> None:
+    """Write the configuration file that the library and a daemon of this test read."""
+    file = paths.config_file(os.environ)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(config)
+    file.chmod(0o600)
