@@ -19,7 +19,7 @@ from llmd.engine import Engine
 from llmd.errors import LLMError
 from llmd.known import KNOWN
 from llmd.local import local
-from llmd.remote import remote
+from llmd.places import Place
 from llmd.run_config import RunConfig, ask_of
 
 Prompt = str | Sequence[Message | Mapping[str, Any]]
@@ -69,10 +69,17 @@ class Adapter:
 
     async def _execute(self, prompt: Prompt, config: RunConfig, on: Engine) -> Completion:
         ask = self._ask(prompt, config)
-        place = await (remote(on) if self.daemon else local(on))
+        place = await self._place(on)
         if config.budget_tracker is not None:
             ask = replace(ask, budget=await config.budget_tracker.opened(place, on))
         return await place.execute(ask, self._rules)
+
+    async def _place(self, on: Engine) -> Place:
+        if not self.daemon:
+            return await local(on)
+        from llmd.remote import remote  # a client, which most programs need not load
+
+        return await remote(on)
 
     def _ask(self, prompt: Prompt, config: RunConfig) -> Ask:
         params = config.params()

@@ -6,6 +6,9 @@ from llmd.books import Opened, OpenParams, Snapshot
 from llmd.chat import Ask, Completion
 from llmd.policy import RoutingPolicy
 
+DAEMON = "daemon"
+"""The `home` of what the daemon keeps."""
+
 
 class Place(Protocol):
     """Lives on the engine, where all of it is called.

@@ -8,9 +8,8 @@ from llmd.chat import Ask, Completion
 from llmd.client import messages
 from llmd.client.asynchronous import AsyncClient
 from llmd.engine import Engine
+from llmd.places import DAEMON
 from llmd.policy import RoutingPolicy
-
-DAEMON = "daemon"
 
 
 class Remote:

@@ -21,8 +21,7 @@ from llmd.books import OpenParams, Snapshot
 from llmd.engine import Engine
 from llmd.errors import LLMError
 from llmd.local import local
-from llmd.places import Place
-from llmd.remote import DAEMON, remote
+from llmd.places import DAEMON, Place
 from llmd.validation import explain
 
 
@@ -166,6 +165,8 @@ class BudgetTracker:
         tracker: BudgetTracker | None = self
         while tracker is not None:  # a child that was not used is where its parent is
             if tracker._home == DAEMON:
+                from llmd.remote import remote
+
                 return await remote(on)
             tracker = tracker._parent
         return await local(on)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llmd.known import KNOWN
-from tests.bench import budgets, command, dialects, durable, execute, http, ledger, load, ping, routing, start
+from tests.bench import budgets, command, dialects, durable, execute, http, ledger, library, load, ping, routing, start
 from tests.bench.measure import Row, table
 
 BENCHMARKS: dict[str, Callable[[Path, int], list[Row]]] = {
@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, Callable[[Path, int], list[Row]]] = {
     "ledger": ledger.run,
     "durable": durable.run,
     "budgets": budgets.run,
+    "library": library.run,
 }
 
 
