@@ -13,8 +13,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import llmd
-from llmd import paths
+from llmd import paths, version
 
 try:
     from _blake2 import blake2b  # hashlib takes 3 ms to load OpenSSL, and every call would pay for it
@@ -85,7 +84,7 @@ def made(env: Mapping[str, str], names: Iterable[str], spawned: bool, before: Fi
 def value(name: str, env: Mapping[str, str]) -> str | None:
     """What is compared under this name; None where there is nothing."""
     if name == VERSION:
-        return llmd.__version__
+        return version.__version__
     if name != CONFIG:
         return env.get(name) or None
     file = paths.config_file(env).absolute()

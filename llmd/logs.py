@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 import struct
-import sys
 import time
 from collections.abc import Mapping
 from logging.handlers import RotatingFileHandler
@@ -17,6 +16,7 @@ from typing import Any
 
 JOURNAL = Path("/run/systemd/journal/socket")
 FILE_BYTES = 5 * 2**20
+STANDARD_ERROR = 2
 LINE = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 
@@ -32,7 +32,7 @@ def _handler(file: Path | None, style: str, env: Mapping[str, str]) -> logging.H
     handler: logging.Handler
     if file is not None:
         handler = RotatingFileHandler(file, maxBytes=FILE_BYTES, backupCount=1, encoding="utf-8")
-    elif _is_journal(sys.stderr.fileno(), env) and style == "text":
+    elif style == "text" and _is_journal(STANDARD_ERROR, env):
         try:
             return JournalHandler(JOURNAL)
         except OSError:  # it takes our standard error and no more: a line's number is all that it understands
@@ -47,8 +47,10 @@ def _handler(file: Path | None, style: str, env: Mapping[str, str]) -> logging.H
 
 def _is_journal(descriptor: int, env: Mapping[str, str]) -> bool:
     """Whether what is written there goes to the journal; a shell below a service has the variable as well."""
+    if (stream := env.get("JOURNAL_STREAM")) is None:
+        return False
     found = os.fstat(descriptor)
-    return env.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+    return stream == f"{found.st_dev}:{found.st_ino}"
 
 
 class JournalHandler(logging.Handler):
