@@ -84,7 +84,7 @@ def made(env: Mapping[str, str], names: Iterable[str], spawned: bool, before: Fi
 def value(name: str, env: Mapping[str, str]) -> str | None:
     """What is compared under this name; None where there is nothing."""
     if name == VERSION:
-        return version.__version__
+        return version.VERSION
     if name != CONFIG:
         return env.get(name) or None
     file = paths.config_file(env).absolute()
