@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import llmd
-from llmd import fingerprint
+from llmd import fingerprint, version
 from llmd.fingerprint import Fingerprint, made, parsed
 
 NAMES = ["A_KEY", "B_KEY"]
@@ -42,7 +41,7 @@ def test_another_version_and_another_configuration_are_news(tmp_path: Path, monk
     assert began.news(env) == ["config"]
     file.unlink()
     assert began.news(env) == []
-    monkeypatch.setattr(llmd, "__version__", "9.9")
+    monkeypatch.setattr(version, "VERSION", "9.9")
     assert began.news(env) == ["version"]
 
 

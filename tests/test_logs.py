@@ -5,7 +5,6 @@ import logging
 import os
 import socket
 import struct
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,7 +96,7 @@ def test_the_journal_is_there_only_where_standard_error_leads_to_it(
 ) -> None:
     monkeypatch.setattr(logs, "JOURNAL", tmp_path / "journal")
     with (tmp_path / "err").open("w") as error:
-        monkeypatch.setattr(sys, "stderr", error)
+        monkeypatch.setattr(logs, "STANDARD_ERROR", error.fileno())
         found = os.fstat(error.fileno())
         ours = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino}"}
         handler = logs._handler(None, "text", ours)
