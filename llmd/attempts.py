@@ -20,6 +20,7 @@ from llmd.core.rows import ModelRow
 from llmd.dialects.base import Emit, HttpCall, Provider
 from llmd.errors import LLMError
 from llmd.meter import Meter
+from llmd.traffic import WindowFull
 from llmd.upstreams import Upstreams
 
 RESOLVE_TIMEOUT_S = 10.0
@@ -32,6 +33,13 @@ class Tried(NamedTuple):
 
     held: Held
     outcome: Outcome
+
+
+class KeptBack(NamedTuple):
+    """The target got into trouble while the call waited for its place: nothing was sent."""
+
+    row: ModelRow
+    trouble: Trouble
 
 
 class Quoter:
@@ -66,30 +74,35 @@ class Attempts:
         self._budgets = budgets
         self._ctx = ctx
 
-    async def make(self, ask: Ask, row: ModelRow, emit: Emit | None, timeout_s: float | None) -> Tried:
-        """One try; the hold resolves on every way out. Raises the budget's errors."""
+    async def make(
+        self, ask: Ask, row: ModelRow, emit: Emit | None, timeout_s: float | None, *, patient: bool = True
+    ) -> Tried | KeptBack:
+        """One try; the hold resolves on every way out. Who is not `patient` waits for no minute. Raises the budget's
+        errors."""
         started = anyio.current_time()
-        outcome = "cancelled"
+        outcome: str | None = "cancelled"
         try:
-            tried = await self._make(ask, row, emit, timeout_s)
-            outcome = kind(tried.outcome)
+            tried = await self._make(ask, row, emit, timeout_s, patient)
+            outcome = kind(tried.outcome) if isinstance(tried, Tried) else None
             return tried
         except LLMError as error:
             outcome = error.kind
             self._meter.refusals[error.kind] += 1
             raise
         finally:
-            took_ms = round((anyio.current_time() - started) * 1000)
-            self.told.append(Attempt(row.provider, row.model, outcome, took_ms))
+            if outcome is not None:
+                took_ms = round((anyio.current_time() - started) * 1000)
+                self.told.append(Attempt(row.provider, row.model, outcome, took_ms))
 
     def count_overhead(self) -> None:
         """The call has its answer. Of several attempts, some of which ran at once, nobody could tell it apart."""
         if len(self.told) == 1:
             self._meter.overhead.observe(perf_counter() - self._began - self._sent_s)
 
-    async def _make(self, ask: Ask, row: ModelRow, emit: Emit | None, timeout_s: float | None) -> Tried:
-        upstreams, budgets, ctx = self._upstreams, self._budgets, self._ctx
-        started = anyio.current_time()
+    async def _make(
+        self, ask: Ask, row: ModelRow, emit: Emit | None, timeout_s: float | None, patient: bool
+    ) -> Tried | KeptBack:
+        upstreams, budgets, ctx, started = self._upstreams, self._budgets, self._ctx, anyio.current_time()
         row = budgets.learned(row)
         provider = upstreams.provider(row.provider)
         quoter = Quoter(provider, ask, row, stream=emit is not None)
@@ -100,15 +113,17 @@ class Attempts:
             gate, health = upstreams.traffic.gate(row.provider), upstreams.traffic.health(row)
             try:
                 tokens = held.quote.bound.estimate.total_tokens
-                async with gate.place(id(ctx.connection), tokens) as step:
+                async with gate.place(id(ctx.connection), tokens, patient=patient) as place:
+                    await budgets.dispatch(held)
+                    # Others may have found out more of the target; from here to its bytes nobody comes between.
                     if (trouble := health.trouble(anyio.current_time())) is not None:
-                        outcome = _kept_back(trouble)
-                    else:
-                        await budgets.dispatch(held)
-                        sent_at = perf_counter()
-                        outcome = await _send(provider, held.quote.call, emit, timeout_s, health)
-                        if outcome.usage is not None:
-                            gate.correct(step, outcome.usage.total_tokens - tokens)
+                        return KeptBack(row, trouble)
+                    place.sent, sent_at = True, perf_counter()
+                    outcome = await _send(provider, held.quote.call, emit, timeout_s, health)
+                    if outcome.usage is not None:
+                        place.used = outcome.usage.total_tokens
+            except WindowFull as full:
+                return KeptBack(row, full.trouble)
             finally:
                 if sent_at is not None:
                     self._count(row, sent_at, outcome)
@@ -172,17 +187,6 @@ async def _send(
     if isinstance(outcome, Answer):
         health.took(anyio.current_time() - started, first_s)
     return outcome
-
-
-def _kept_back(trouble: Trouble) -> Failure:
-    """The target got into trouble while the call waited for its place."""
-    rate_limited = trouble.reason == "rate_limited"
-    return Failure(
-        kind="upstream_rate_limited" if rate_limited else "upstream_unavailable",
-        message="it asked to be left alone for a while" if rate_limited else "it has failed too often of late",
-        billed="no",
-        retry_after_s=trouble.until - anyio.current_time(),
-    )
 
 
 def kind(outcome: Outcome) -> str:

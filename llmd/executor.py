@@ -6,19 +6,18 @@ Anyio-neutral. Every attempt has a hold and a scope of its own: retries, fallbac
 import random
 from collections import deque
 from collections.abc import Callable
-from itertools import count
 
 import anyio
 from msgspec.structs import replace
 
-from llmd.attempts import Attempts, Quoter, Tried
+from llmd.attempts import Attempts, KeptBack, Quoter, Tried
 from llmd.budgets import Budgets
 from llmd.chat import Ask, Completion, Delta, Route
 from llmd.completions import completion, upstream_error
 from llmd.context import Context
 from llmd.core import retry
 from llmd.core.outcomes import Answer, Failure
-from llmd.core.plans import Plan
+from llmd.core.plans import Out, Plan
 from llmd.core.rows import ModelRow
 from llmd.dialects.base import Emit
 from llmd.errors import LLMError
@@ -30,6 +29,7 @@ OF_A_TARGET = frozenset({"budget_exceeded", "budget_contended", "budget_denied",
 """Budget errors that another target, a cheaper one, may not have."""
 
 NANO = 10**9
+MOMENT_S = 0.001  # a timer may ring a little early
 
 
 class Executor:
@@ -57,21 +57,26 @@ class Executor:
         with anyio.CancelScope(deadline=deadline):
             upstreams = self._upstreams()
             attempts = Attempts(upstreams, self._budgets, ctx, self._meter)
-            plan = await self._plan(upstreams, ask, ctx, emit is not None)
-            call = _Call(attempts, self._budgets, ask, ctx, emit, plan, deadline, self._roll)
+            asked, plan = await self._plan(upstreams, ask, ctx, emit is not None)
+            call = _Call(attempts, self._budgets, asked, ctx, emit, plan, deadline, self._roll)
             return await call.run()
         raise ctx.overdue()
 
     async def explain(self, ask: Ask, ctx: Context) -> Plan:
         """The plan of this request now, what its budget would pay included. Calls nobody, holds nothing."""
-        return await self._plan(self._upstreams(), ask, ctx, ask.stream is not None, dry=True)
+        _, plan = await self._plan(self._upstreams(), ask, ctx, ask.stream is not None, dry=True)
+        return plan
 
-    async def _plan(self, upstreams: Upstreams, ask: Ask, ctx: Context, stream: bool, dry: bool = False) -> Plan:
+    async def _plan(
+        self, upstreams: Upstreams, ask: Ask, ctx: Context, stream: bool, dry: bool = False
+    ) -> tuple[Ask, Plan]:
+        """The request on the terms of the rule that plans it, and where it goes."""
         room = await self._budgets.room(ask)
         policy = upstreams.policy
         # What the operator says of the peer wins over what whoever opened the budget has said.
         fixed = {**(room.labels if room is not None else {}), **(ctx.peer.labels or {})}
         matched = policy.match(ask, fixed)
+        ask = matched.ask
         open_choice = matched.rule is None and ask.model is None
         facts = await upstreams.facts(open_choice, ask_engines=not dry)
 
@@ -86,7 +91,7 @@ class Executor:
             return room.refuses(ask, row, quoter(row)) if dry else room.denies(row)
 
         now = anyio.current_time()
-        return policy.plan(
+        plan = policy.plan(
             matched,
             replace(
                 facts,
@@ -97,6 +102,7 @@ class Executor:
             ),
             stream,
         )
+        return ask, plan
 
 
 class _Call:
@@ -114,8 +120,6 @@ class _Call:
         roll: Callable[[], float],
     ) -> None:
         terms = plan.terms
-        if terms is not None and terms.max_tokens is not None and ask.max_tokens is None:
-            ask = replace(ask, max_tokens=terms.max_tokens, fit=ask.fit or "clamp")
         self._budgets = budgets
         self._attempts = attempts
         self._ask = ask
@@ -179,35 +183,52 @@ class _Call:
 
     async def _exhaust(self, row: ModelRow) -> Tried | None:
         """Try this target until it answers or is given up. Raises LLMError where no other is to be tried."""
-        for tried_again in count():
+        failed = 0
+        while True:
             tried = await self._try(row)
-            if tried is None or isinstance(tried.outcome, Answer):
+            if isinstance(tried, KeptBack):
+                wait_s = self._patience_s(tried)
+            elif isinstance(failure := tried.outcome, Failure):
+                self._failure = upstream_error(failure, tried.held.quote.call.row, self._attempts.told)
+                if self._told or not retry.may_go_elsewhere(failure):
+                    raise self._failure
+                left_s = self._deadline - anyio.current_time()
+                wait_s = retry.wait_s(failure, failed, self._retries, left_s, self._roll(), bool(self._steps))
+                failed += 1
+            else:
                 return tried
-            failure = tried.outcome
-            assert isinstance(failure, Failure)
-            self._failure = upstream_error(failure, tried.held.quote.call.row, self._attempts.told)
-            if self._told or not retry.may_go_elsewhere(failure):
-                raise self._failure
-            left_s = self._deadline - anyio.current_time()
-            wait_s = retry.wait_s(failure, tried_again, self._retries, left_s, self._roll(), bool(self._steps))
             if wait_s is None:
                 return None
             await anyio.sleep(wait_s)
-        raise AssertionError("a target is given up at some time")
 
-    async def _try(self, row: ModelRow) -> Tried | None:
+    def _patience_s(self, kept: KeptBack) -> float | None:
+        """Seconds to wait for a target that keeps calls back, None where it is given up: a breaker is not waited for,
+        and nothing is where there is another target."""
+        (reason, until, _), now = kept.trouble, anyio.current_time()
+        if self._failure is None:
+            self._failure = Plan(out=[Out(kept.row.target, kept.row, reason, until=until)]).error(now)
+        wait_s = until - now + MOMENT_S
+        longest = min(retry.PATIENCE_S, self._deadline - now)
+        return None if self._steps or reason == "breaker_open" or wait_s > longest else wait_s
+
+    async def _try(self, row: ModelRow) -> Tried | KeptBack:
         """Once, with the next target beside it if this one says nothing for too long."""
         if self._hedge_s is None or not self._steps:
-            return await self._attempts.make(self._ask, row, self._emit, self._timeout_s)
+            return await self._attempt(row, self._emit, self._ask)
         race = Race(self._emit)
         other = self._steps[0]
 
-        async def first(emit: Emit) -> Tried:
-            return await self._attempts.make(self._ask, row, emit, self._timeout_s)
+        async def first(emit: Emit) -> Tried | KeptBack:
+            return await self._attempt(row, emit, self._ask)
 
-        async def second(emit: Emit) -> Tried:
+        async def second(emit: Emit) -> Tried | KeptBack:
             self._steps.popleft()
-            return await self._attempts.make(replace(self._ask, wait_ms=0), other, emit, self._timeout_s)
+            return await self._attempt(other, emit, replace(self._ask, wait_ms=0))
 
         await race.run(first, second, self._hedge_s)
         return race.result()
+
+    async def _attempt(self, row: ModelRow, emit: Emit | None, ask: Ask) -> Tried | KeptBack:
+        # In a race each is asked for a stream, if it can: its first piece decides.
+        silent = self._emit is None and "stream" in row.refuses
+        return await self._attempts.make(ask, row, None if silent else emit, self._timeout_s, patient=not self._steps)

@@ -5,20 +5,20 @@ from collections.abc import Awaitable, Callable
 import anyio
 import anyio.lowlevel
 
-from llmd.attempts import Tried
+from llmd.attempts import KeptBack, Tried
 from llmd.chat import Delta
 from llmd.core.outcomes import Answer
 from llmd.dialects.base import Emit
 from llmd.errors import LLMError
 
-Try = Callable[[Emit], Awaitable[Tried]]
+Try = Callable[[Emit], Awaitable[Tried | KeptBack]]
 
 
 class Race:
     """The first to send anything wins, and the other is cancelled; one that fails leaves the race to the other."""
 
     def __init__(self, emit: Emit | None) -> None:
-        self.ended: list[Tried | LLMError | None] = [None, None]
+        self.ended: list[Tried | KeptBack | LLMError | None] = [None, None]
         self._emit = emit
         self._scopes = [anyio.CancelScope(), anyio.CancelScope()]
         self._winner: int | None = None
@@ -33,7 +33,7 @@ class Race:
             if not self._decided.is_set():
                 group.start_soon(self._run, 1, second)
 
-    def result(self) -> Tried:
+    def result(self) -> Tried | KeptBack:
         """The answer, if there is one; else what became of the first, or of the one that had won. Raises the budget's
         errors."""
         ended = [one for one in self.ended if one is not None]
@@ -53,7 +53,7 @@ class Race:
         with self._scopes[number]:
             try:
                 self.ended[number] = tried = await attempt(emit)
-                if isinstance(tried.outcome, Answer):
+                if isinstance(tried, Tried) and isinstance(tried.outcome, Answer):
                     self._win(number)
             except LLMError as error:
                 self.ended[number] = error

@@ -6,6 +6,7 @@ Outlives a reload, so that what was promised to a provider for this minute stays
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Hashable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import anyio
@@ -22,6 +23,24 @@ class _Waiter:
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
         self.turn = anyio.Event()
+
+
+class WindowFull(Exception):
+    """There is no room in this minute: `trouble` says when there is."""
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(trouble.reason)
+        self.trouble = trouble
+
+
+@dataclass
+class Place:
+    """A call's place at a provider: what it takes of the minute, `used` tokens, and whether it was sent after all."""
+
+    request: Step
+    estimate: Step
+    used: int
+    sent: bool = False
 
 
 class Gate:
@@ -48,37 +67,38 @@ class Gate:
         return free if free > now else None
 
     @asynccontextmanager
-    async def place(self, caller: Hashable, tokens: int) -> AsyncIterator[Step]:
-        """A place for a call of about so many tokens; what it yields takes the correction."""
-        await self._enter(caller, tokens)
+    async def place(self, caller: Hashable, tokens: int, *, patient: bool = True) -> AsyncIterator[Place]:
+        """A place for a call of about so many tokens, which counts in its minute if it was `sent`.
+
+        Raises WindowFull where the minute has no room and the caller is not `patient`.
+        """
+        await self._enter(caller, tokens, patient)
         now = anyio.current_time()
-        self._requests.take(now, 1)
-        step = self._tokens.take(now, tokens)
+        place = Place(self._requests.take(now, 1), self._tokens.take(now, tokens), tokens)
         self._in_flight += 1
         self._call_next()
         try:
-            yield step
+            yield place
         finally:
             self._in_flight -= 1
+            if not place.sent:
+                self._requests.correct(place.request, -1)
+            self._tokens.correct(place.estimate, (place.used if place.sent else 0) - tokens)
             self._call_next()
 
-    def correct(self, step: Step, more: int) -> None:
-        """A call took so many tokens more than it was let in for, or less."""
-        self._tokens.correct(step, more)
-        self._call_next()
-
-    async def _enter(self, caller: Hashable, tokens: int) -> None:
+    async def _enter(self, caller: Hashable, tokens: int, patient: bool) -> None:
         """Return in one's turn, when there is room."""
         if not self._queues and self._wait_s(tokens) == 0:
             return
-        waiter = _Waiter(tokens)
+        waiter, entered = _Waiter(tokens), False
         self._queues.setdefault(caller, deque()).append(waiter)
         try:
             while True:
-                first = self._next() is waiter
-                wait_s = self._wait_s(tokens) if first else None
-                if wait_s == 0:
+                wait_s = self._wait_s(tokens) if self._next() is waiter else None
+                if entered := wait_s == 0:
                     return
+                if wait_s is not None and not patient:
+                    raise WindowFull(Trouble("rate_window_full", anyio.current_time() + wait_s))
                 waiter.turn = anyio.Event()
                 with anyio.move_on_after(wait_s):
                     await waiter.turn.wait()
@@ -87,7 +107,7 @@ class Gate:
             queue.remove(waiter)
             if not queue:
                 del self._queues[caller]
-            elif first:
+            elif entered:
                 self._queues.move_to_end(caller)
             self._call_next()
 
@@ -114,10 +134,11 @@ class Traffic:
         self._healths: dict[str, Health] = {}
 
     def configure(self, rows: Mapping[str, ProviderRow]) -> None:
-        """These are the providers from now on. What was held against models is forgotten: it may have been mended."""
+        """These are the providers from now on. What their models have failed with may have been mended."""
         for name, row in rows.items():
             self._gates.setdefault(name, Gate()).limit(row)
-        self._healths.clear()
+        for health in self._healths.values():
+            health.mended()
 
     def gate(self, provider: str) -> Gate:
         return self._gates[provider]

@@ -7,6 +7,8 @@ import pytest
 from llmd.budgets import Posting
 from llmd.core.health import FEWEST
 from llmd.core.rows import Price
+from llmd.errors import LLMError
+from tests.support.calls import row
 from tests.support.executing import Recorder
 from tests.support.routed import hang_up, ok, outcomes, routed, silent, status, then, to
 from tests.support.treasuries import bank
@@ -135,6 +137,50 @@ async def test_beyond_the_calls_deadline_nothing_is_waited_for() -> None:
         assert (error.kind, error.retryable) == ("no_route", True)
         assert 95_000 < error.data["retry_after_ms"] <= 100_000
         assert made.asked == {"a": 1}
+
+
+async def test_when_a_breaker_may_close_one_call_of_many_finds_out_also_where_budgets_are_flushed_before() -> None:
+    async with bank() as opened:
+        handle = await opened.open(400_000)
+        async with routed([to("a", retry=0)], opened.payer, a=status(500)) as made:
+            for _ in range(FEWEST):
+                await made.fails(budget=handle)
+            health = made.traffic.health(row(provider="a"))
+            health._open_until = anyio.current_time()  # as if its time had passed
+            errors: list[LLMError] = []
+
+            async def call() -> None:
+                errors.append(await made.fails(budget=handle))
+
+            async with anyio.create_task_group() as group:
+                for _ in range(10):
+                    group.start_soon(call)
+            assert made.asked == {"a": FEWEST + 1}
+            assert sorted(error.kind for error in errors) == ["no_route"] * 9 + ["upstream_unavailable"]
+        assert opened.get(handle).settled.requests == FEWEST + 1
+
+
+async def test_a_breaker_that_opens_meanwhile_is_not_waited_for_where_there_is_another_target() -> None:
+    async with routed([to("a", "b", retry=10)], a=status(500), b=ok) as made:
+        done = await made.call()
+        assert outcomes(done) == [*[("a", "upstream_unavailable")] * FEWEST, ("b", "ok")]
+        assert done.latency_ms < 3000
+
+
+async def test_who_waits_for_a_place_goes_elsewhere_when_the_minute_is_full() -> None:
+    settings = {"a": {"max_concurrency": 1, "requests_per_minute": 2}}
+    async with routed([to("a", "b")], settings=settings, a=ok, b=ok) as made:
+        async with anyio.create_task_group() as group:
+            for _ in range(4):
+                group.start_soon(made.call)
+        assert made.asked == {"a": 2, "b": 2}
+
+
+async def test_a_rules_max_tokens_counts_where_its_ceiling_is_held() -> None:
+    rule = to("a", max_tokens=20, max_cost_usd=0.005)
+    async with routed([rule], a=ok) as made:
+        assert (await made.call(max_tokens=None)).provider == "a"
+        assert (await made.fails(max_tokens=100_000)).kind == "no_route"
 
 
 async def test_a_full_minute_sends_calls_elsewhere_without_asking() -> None:

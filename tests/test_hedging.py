@@ -56,6 +56,13 @@ async def test_a_first_piece_decides_though_nobody_wants_deltas_and_upstreams_ar
     assert made.deltas == []
 
 
+async def test_a_model_that_does_not_stream_is_raced_without() -> None:
+    settings = {"a": {"models": {"m1": {"refuses": ["stream"]}}}}
+    async with routed([to("a", "b", hedge_ms=60_000)], settings=settings, a=ok, b=ok) as made:
+        assert (await made.call()).provider == "a"
+        assert "stream" not in made.at["a"].requests[0].json()
+
+
 async def test_the_first_may_still_win_after_the_second_has_started() -> None:
     second = anyio.Event()
 

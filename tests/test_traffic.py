@@ -4,13 +4,14 @@ from collections.abc import Hashable
 from typing import Any
 
 import anyio
+import pytest
 from anyio.abc import TaskGroup
 
 from llmd.catalog import ProviderRow, provider_row
 from llmd.core.outcomes import Failure
 from llmd.core.rows import ModelRow
 from llmd.settings import ProviderSettings
-from llmd.traffic import TARGETS_MAX, Gate, Traffic
+from llmd.traffic import TARGETS_MAX, Gate, Traffic, WindowFull
 from tests.support.calls import row
 from tests.support.treasuries import in_virtual_time, pass_time, settle_down
 
@@ -40,7 +41,8 @@ class Visitors:
 
     async def _visit(self, name: str, caller: Hashable, tokens: int) -> None:
         with self.scopes[name]:
-            async with self.gate.place(caller, tokens):
+            async with self.gate.place(caller, tokens) as place:
+                place.sent = True
                 self.entered.append(name)
                 self.inside[name] = anyio.Event()
                 try:
@@ -125,14 +127,48 @@ async def test_a_minute_takes_so_many_tokens_and_what_a_call_did_not_take_is_fre
     async with anyio.create_task_group() as group:
         visitors = Visitors(group, tokens_per_minute=100)
         await visitors.come("small", tokens=10)
-        async with visitors.gate.place("one", 80) as step:
+        async with visitors.gate.place("one", 80) as place:
             await visitors.come("waits", tokens=60)
             await visitors.come("behind it", tokens=1)
             assert list(visitors.inside) == ["small"]
-            visitors.gate.correct(step, -60)
-            await settle_down()
+            place.sent, place.used = True, 20
+        await settle_down()
         assert visitors.entered == ["small", "waits", "behind it"]
         group.cancel_scope.cancel()
+
+
+@in_virtual_time
+async def test_a_place_that_nothing_was_sent_from_takes_nothing_of_the_minute() -> None:
+    gate = Gate()
+    gate.limit(limits(requests_per_minute=1, tokens_per_minute=10))
+    for _ in range(3):
+        async with gate.place("one", 10):
+            pass
+    assert gate.full_until(anyio.current_time()) is None
+
+
+@in_virtual_time
+async def test_who_can_go_elsewhere_waits_for_a_place_but_for_no_minute() -> None:
+    gate = Gate()
+    gate.limit(limits(requests_per_minute=1))
+    async with gate.place("one", 1, patient=False) as place:
+        place.sent = True
+    with pytest.raises(WindowFull) as caught:
+        async with gate.place("one", 1, patient=False):
+            raise AssertionError("it got in")
+    assert caught.value.trouble == ("rate_window_full", anyio.current_time() + 60, "")
+
+
+@in_virtual_time
+async def test_a_caller_whose_calls_are_cancelled_while_they_wait_loses_no_turn() -> None:
+    async with anyio.create_task_group() as group:
+        visitors = Visitors(group, max_concurrency=1)
+        await visitors.come("in", "a1", "a2", caller="a")
+        await visitors.come("b1", caller="b")
+        visitors.scopes["a1"].cancel()
+        await settle_down()
+        await visitors.leave("in", "a2", "b1")
+        assert visitors.entered == ["in", "a2", "b1"]
 
 
 @in_virtual_time
@@ -155,16 +191,21 @@ async def test_a_reload_forgets_what_was_held_against_a_model_but_not_what_was_s
     traffic, model = Traffic(), row()
     traffic.configure({"work": limits(requests_per_minute=1)})
     now = anyio.current_time()
-    health = traffic.health(model)
+    health, held = traffic.health(model), traffic.health(row(model="held"))
     health.leave(now, Failure(kind="upstream_auth", message=""), health.enter())
+    held.leave(now, Failure(kind="upstream_rate_limited", message="", retry_after_s=70.0), held.enter())
+    held.took(2.0, None)
     trouble = traffic.trouble(model, now)
     assert trouble is not None
     assert (trouble.reason, trouble.failure) == ("breaker_open", "upstream_auth")
-    async with traffic.gate("work").place("one", 1):
-        pass
+    async with traffic.gate("work").place("one", 1) as place:
+        place.sent = True
     traffic.configure({"work": limits(requests_per_minute=1), "home": limits()})
     assert traffic.trouble(model, now) == ("rate_window_full", now + 60, "")
     assert traffic.trouble(model, now + 60) is None
+    # What it asked for itself still holds, and how long it took is still known.
+    assert traffic.trouble(row(model="held"), now + 60) == ("rate_limited", now + 70, "")
+    assert traffic.pace(row(model="held"), streams=False) == 2.0
 
 
 def test_of_models_that_nobody_uses_any_more_nothing_is_remembered() -> None:

@@ -76,6 +76,12 @@ class Health:
             self._open_s = 0.0
             self._outcomes.clear()
 
+    def mended(self) -> None:
+        """Whatever made its calls fail may be gone: the breaker closes. What it asked for itself still holds."""
+        self._open_s = 0.0
+        self._probing = False
+        self._outcomes.clear()
+
     def took(self, total_s: float, first_token_s: float | None) -> None:
         """How long an answer took, and its first piece."""
         self.total_s = _averaged(self.total_s, total_s)

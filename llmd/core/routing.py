@@ -10,6 +10,7 @@ from functools import cache
 from math import inf
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llmd.chat import Ask
 from llmd.core.choices import Choice, FindRow, choice_of, excluded, ruled
@@ -21,7 +22,8 @@ from llmd.errors import LLMError
 
 
 class Matched(Struct, frozen=True):
-    """A request, and the rules that are for it: `guards`, the first that denies, and `rule`, the one that plans."""
+    """A request on the terms of the rule that plans, and the rules that are for it: `guards`, the first that denies,
+    and `rule`, the one that plans."""
 
     ask: Ask
     guards: Sequence[int] = ()
@@ -61,6 +63,9 @@ class Policy:
         found.sort()
         guards = [at for at in found if at in self._excluded]
         planning = next((at for at in found if self._choices[at]), None) if ask.model is None else None
+        terms = None if planning is None else self.rules[planning]
+        if terms is not None and terms.max_tokens is not None and ask.max_tokens is None:
+            ask = replace(ask, max_tokens=terms.max_tokens, fit=ask.fit or "clamp")
         denying = next((at for at in guards if self.rules[at].deny is not None), None)
         return Matched(ask, guards, planning, denying)
 

@@ -81,7 +81,7 @@ async def routed(
             models = {"m1": ModelSettings(price=(prices or {}).get(name, Price(input=1, output=10)))}
             own = msgspec.convert((settings or {}).get(name, {}), ProviderSettings)
             given = {key: getattr(own, key) for key in (settings or {}).get(name, {})}
-            rows[name] = provider(name, base_url=upstream.url, models=models, overhead_tokens=16, **given)
+            rows[name] = provider(name, **{"base_url": upstream.url, "models": models, "overhead_tokens": 16, **given})
         transport = await stack.enter_async_context(AiohttpTransport())
         traffic = Traffic()
         catalog = Catalog(providers=rows, default_model=None)
