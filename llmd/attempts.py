@@ -29,10 +29,11 @@ log = logging.getLogger("llmd.call")
 
 
 class Tried(NamedTuple):
-    """`held` is what was asked and paid for, `outcome` what came back."""
+    """`held` is what was asked and paid for, `outcome` what came back, `nano_usd` what it has cost."""
 
     held: Held
     outcome: Outcome
+    nano_usd: int | None
 
 
 class KeptBack(NamedTuple):
@@ -125,26 +126,25 @@ class Attempts:
             except WindowFull as full:
                 return KeptBack(row, full.trouble)
             finally:
+                nano_usd = None if outcome is None else cost(outcome, row)
                 if sent_at is not None:
-                    self._count(row, sent_at, outcome)
-                resolved = posting(held, row, outcome) if sent_at is not None else Posting(None)
+                    self._count(row, sent_at, outcome, nano_usd)
+                resolved = posting(held, row, outcome, nano_usd) if sent_at is not None else Posting(None)
                 if resolved.amounts is not None:
                     ctx.posted.append(resolved.amounts)
                 with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
                     await budgets.resolve(held, resolved)
-                _tell(ctx, row, outcome, started)
-            return Tried(held, outcome)
+                _tell(ctx, row, outcome, nano_usd, started)
+            return Tried(held, outcome, nano_usd)
         raise LLMError("budget_closed", "the budget was closed, and the call that it paid for aborted")
 
-    def _count(self, row: ModelRow, sent_at: float, outcome: Outcome | None) -> None:
+    def _count(self, row: ModelRow, sent_at: float, outcome: Outcome | None, nano_usd: int | None) -> None:
         self._sent_s += perf_counter() - sent_at
-        if outcome is None:
-            self._meter.attempted(row, "cancelled", None, None)
-        else:
-            self._meter.attempted(row, kind(outcome), outcome.usage, cost(outcome, row))
+        told, usage = ("cancelled", None) if outcome is None else (kind(outcome), outcome.usage)
+        self._meter.attempted(row, told, usage, nano_usd)
 
 
-def _tell(ctx: Context, row: ModelRow, outcome: Outcome | None, started: float) -> None:
+def _tell(ctx: Context, row: ModelRow, outcome: Outcome | None, nano_usd: int | None, started: float) -> None:
     """One line in the log; no word of what was said."""
     told = "cut short" if outcome is None else kind(outcome)
     facts = {
@@ -155,7 +155,7 @@ def _tell(ctx: Context, row: ModelRow, outcome: Outcome | None, started: float) 
         "model": row.model,
         "outcome": told,
         "tokens": None if outcome is None or outcome.usage is None else outcome.usage.total_tokens,
-        "cost_nano_usd": None if outcome is None else cost(outcome, row),
+        "cost_nano_usd": nano_usd,
         "ms": round((anyio.current_time() - started) * 1000),
     }
     log.info("%s pid %s %.128r %s", ctx.request_id, ctx.peer.pid, row.target, told, extra={"fields": facts})
@@ -194,10 +194,10 @@ def kind(outcome: Outcome) -> str:
     return outcome.kind if isinstance(outcome, Failure) else "ok"
 
 
-def posting(held: Held, row: ModelRow, outcome: Outcome | None) -> Posting:
+def posting(held: Held, row: ModelRow, outcome: Outcome | None, nano_usd: int | None) -> Posting:
     """What an attempt posts; `outcome` None where it was cancelled after its bytes may have left."""
     if outcome is not None and outcome.usage is not None and outcome.usage.total_tokens:
-        return Posting(spent(outcome.usage, cost(outcome, row)))
+        return Posting(spent(outcome.usage, nano_usd))
     if isinstance(outcome, Failure) and outcome.billed == "no":
         return Posting(None)
     seen = outcome.seen if isinstance(outcome, Failure) else None

@@ -1,6 +1,6 @@
 """What a caller gets of a call: its completion, or the error that its last failure is."""
 
-from llmd.attempts import Tried, cost
+from llmd.attempts import Tried
 from llmd.books import Snapshot
 from llmd.chat import Attempt, Completion, Cost, Message, Route, StatePart, TextPart, ToolCallPart, Usage
 from llmd.core.outcomes import Answer, Failure
@@ -10,7 +10,6 @@ from llmd.errors import LLMError
 
 def completion(tried: Tried, answer: Answer, route: Route, latency_ms: int, budget: Snapshot | None) -> Completion:
     call, row = tried.held.quote.call, tried.held.quote.call.row
-    nano_usd = cost(answer, row)
     return Completion(
         text=answer.text,
         finish_reason=answer.finish_reason,
@@ -20,7 +19,7 @@ def completion(tried: Tried, answer: Answer, route: Route, latency_ms: int, budg
         reasoning=answer.reasoning,
         message=_message(row.provider, answer),
         usage=answer.usage or Usage(exact=False),
-        cost=None if nano_usd is None else Cost(nano_usd),
+        cost=None if tried.nano_usd is None else Cost(tried.nano_usd),
         budget=budget,
         route=route,
         dropped=call.dropped,
