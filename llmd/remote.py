@@ -1,5 +1,7 @@
 """The daemon as a place of the library's calls: one connection of this process, on the engine, many calls at once."""
 
+import logging
+
 import anyio
 from anyio.abc import TaskStatus
 
@@ -8,8 +10,11 @@ from llmd.chat import Ask, Completion
 from llmd.client import messages
 from llmd.client.asynchronous import AsyncClient
 from llmd.engine import Engine
+from llmd.errors import trace
 from llmd.places import DAEMON
 from llmd.policy import RoutingPolicy
+
+log = logging.getLogger("llmd.library")
 
 
 class Remote:
@@ -38,12 +43,22 @@ async def remote(engine: Engine) -> Remote:
     """The one of this engine. Raises NoDaemon."""
     async with engine.places.setdefault("connecting", anyio.Lock()):
         if "remote" not in engine.places:
-            engine.places["remote"] = Remote(await engine.group.start(_connect))
+            await engine.group.start(_connect, engine)
     found: Remote = engine.places["remote"]
     return found
 
 
-async def _connect(*, task_status: TaskStatus[AsyncClient]) -> None:
-    async with AsyncClient() as client:
-        task_status.started(client)
-        await anyio.sleep_forever()
+async def _connect(engine: Engine, *, task_status: TaskStatus[None]) -> None:
+    begun = False
+    try:
+        async with AsyncClient() as client:
+            engine.places["remote"] = Remote(client)
+            begun = True
+            task_status.started()
+            await anyio.sleep_forever()
+    except Exception as error:
+        if not begun:
+            raise
+        # Raised on the engine's group, it would end the engine and every budget that is in this process.
+        del engine.places["remote"]
+        log.error("the connection to the daemon failed: %s", trace(error))

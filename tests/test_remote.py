@@ -11,6 +11,7 @@ import anyio.lowlevel
 import pytest
 
 from llmd import BudgetTracker, Client, LLMBudgetExceededError, LLMError, NoDaemon, RunConfig, create_adapter, engine
+from llmd.client.connection import Connection
 from llmd.engine import Engine
 from tests.support.daemon import RunningDaemon, running_daemon
 from tests.support.library import library
@@ -96,3 +97,21 @@ def test_a_budget_that_its_process_leaves_open_ends_with_its_connection(daemon: 
     tracker = BudgetTracker(total=1000)
     create_adapter("echo/echo", daemon=True).execute_prompt("x", RunConfig(budget_tracker=tracker))
     assert tracker.snapshot().lease_s is None
+
+
+def test_a_connection_that_fails_as_none_should_takes_nothing_else_along(
+    daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(connection: Connection, line: bytes) -> None:
+        raise ZeroDivisionError
+
+    here, there = create_adapter("echo/echo"), create_adapter("echo/echo", daemon=True)
+    config = RunConfig(budget_tracker=BudgetTracker(total=1000))
+    here.execute_prompt("x", config)
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "_take", fail)
+        with pytest.raises(LLMError) as caught:
+            there.execute_prompt("x")
+        assert caught.value.kind == "outcome_unknown"
+    assert here.execute_prompt("x", config).text == "x"
+    assert there.execute_prompt("x").text == "x"

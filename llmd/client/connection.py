@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import msgspec
 from anyio.abc import SocketStream
 from msgspec import UNSET
 
@@ -95,7 +94,7 @@ class Connection:
         try:
             async with anyio.create_task_group() as group:
                 group.start_soon(self._write)
-                with suppress(*_GONE, msgspec.MsgspecError):  # what makes no sense is as good as no answer
+                with suppress(*_GONE, *messages.SENSELESS):  # what makes no sense is as good as no answer
                     await self._read()
                 group.cancel_scope.cancel()
         finally:

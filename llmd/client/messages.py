@@ -16,6 +16,9 @@ from llmd.errors import KINDS, LLMError, typed
 
 T = TypeVar("T")
 
+SENSELESS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What reading a line raises that no daemon says: malformed, of another shape, no UTF-8, nested without end."""
+
 KEYED = frozenset({"execute", "budget.open", "budget.charge"})
 """The methods that take an idempotency key."""
 

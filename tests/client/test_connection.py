@@ -83,6 +83,23 @@ async def test_whoever_waits_when_the_connection_ends_gets_to_know(tmp_path: Pat
             await made.call("a", {})
 
 
+@pytest.mark.parametrize(
+    "line", [b"{", b'{"id":"x"}', b'{"id":1,"method":"\xff"}', b'{"id":1,"result":' + b"[" * 100_000]
+)
+async def test_a_line_that_makes_no_sense_ends_the_connection_and_nothing_else(tmp_path: Path, line: bytes) -> None:
+    async with pair(tmp_path) as (made, peer):
+        async with made.exchange("a", {}) as one:
+            await peer.line()
+            for begin in range(0, len(line), 1000):
+                await anyio.wait_writable(peer.end)
+                peer.end.sendall(line[begin : begin + 1000])
+            peer.say("\n")
+            with pytest.raises(Lost):
+                await one.reply()
+        await anyio.wait_all_tasks_blocked()  # it has ended by now, and raised nothing
+        assert made.lost
+
+
 async def test_nobody_anywhere_names_every_socket_that_was_tried(tmp_path: Path) -> None:
     with pytest.raises(NoDaemon, match=r"no daemon listens on \S*/a or \S*/bbb"):
         await connect([tmp_path / "a", tmp_path / ("b" * 200)])
