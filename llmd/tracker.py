@@ -133,17 +133,23 @@ class BudgetTracker:
 
     async def opened(self, place: Place, on: Engine) -> str:
         """Its handle at `place`, where it is opened if it has not been used. Raises LLMError."""
+        if self._budget is None and not self._over:
+            async with self._unopened():
+                if self._budget is None and not self._over:
+                    await self._open(place, on)
         if self._over:
             raise LLMError("budget_closed", "this budget tracker is closed")
-        if self._budget is None:
-            self._opening = self._opening or anyio.Lock()
-            async with self._opening:
-                if self._budget is None:
-                    await self._open(place, on)
         assert self._budget is not None
         if self._home != place.home:
             raise self._elsewhere()
         return self._budget
+
+    def _unopened(self) -> anyio.Lock:
+        """Held by who opens it, and by who sees to it that nobody does any more."""
+        # Forked while another thread was opening it, this process has nobody to wait for.
+        if self._opening is None or self._pid != os.getpid():
+            self._opening, self._pid = anyio.Lock(), os.getpid()
+        return self._opening
 
     async def _open(self, place: Place, on: Engine) -> None:
         parent = None if self._parent is None else await self._parent.opened(place, on)
@@ -179,13 +185,20 @@ class BudgetTracker:
         return await place.get(draining or await self.opened(place, on))
 
     async def _close(self, cancel: bool, on: Engine) -> None:
+        if self._budget is None:
+            async with self._unopened():
+                self._over = True
         if self._budget is None or self._closed is not None:
-            self._over = True
             return
         place = await self._place(on)
-        budget = await self.opened(place, on)
-        self._over = True
-        self._closed = await place.close(budget, cancel)
+        if self._home != place.home:
+            raise self._elsewhere()
+        self._over = True  # and what is cut short from here on can be asked for again
+        try:
+            self._closed = await place.close(self._budget, cancel)
+        except LLMError as error:
+            if error.kind != "budget_closed":
+                raise
         if self._forgotten is not None:
             self._forgotten.detach()
 

@@ -1,0 +1,111 @@
+"""A tracker that is closed or copied in the middle of something: cut short, while it is opened, in a forked child."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import anyio
+import pytest
+
+from llmd import BudgetTracker, LLMError, RunConfig, create_adapter, engine
+from llmd import tracker as tracking
+from llmd.books import OpenParams
+from llmd.chat import Ask, Completion
+from llmd.engine import Engine
+from llmd.policy import RoutingPolicy
+from tests.support.library import M1, library
+from tests.support.upstream import Exchange, scripted
+
+
+@pytest.fixture(autouse=True)
+def own_library() -> Iterator[None]:
+    with library():
+        yield
+
+
+@pytest.mark.anyio
+async def test_a_close_that_was_cut_short_is_finished_by_the_next_one() -> None:
+    ends: list[str] = []
+    calling = anyio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        calling.set()
+        await exchange.gone()
+
+    async def one() -> None:
+        with pytest.raises(LLMError) as caught:
+            await create_adapter("work/m1").async_execute_prompt("x", RunConfig(budget_tracker=tracker))
+        ends.append(caught.value.kind)
+
+    async with scripted(script) as upstream:
+        with library(M1.format(url=upstream.url)):
+            tracker = BudgetTracker(total=4000)
+            async with anyio.create_task_group() as group:
+                group.start_soon(one)
+                await calling.wait()
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    await tracker.async_close()
+                async with anyio.create_task_group() as closing:
+                    closing.start_soon(tracker.async_close)
+                    while (await tracker.async_snapshot()).state == "open":
+                        await anyio.lowlevel.checkpoint()
+                    closing.cancel_scope.cancel()
+                await tracker.async_close(cancel=True)
+                assert (await tracker.async_snapshot()).state == "closed"
+    assert ends == ["budget_closed"]
+
+
+class Slow:
+    """A place where a budget is opened when the test says so."""
+
+    home = "slow"
+
+    def __init__(self) -> None:
+        self.opening, self.goes_on = anyio.Event(), anyio.Event()
+        self.open_budgets: set[str] = set()
+
+    async def open(self, params: OpenParams) -> Any:
+        self.opening.set()
+        await self.goes_on.wait()
+        self.open_budgets.add("b")
+        return SimpleNamespace(budget="b")
+
+    async def close(self, budget: str, cancel: bool) -> Any:
+        self.open_budgets.remove(budget)
+
+    async def get(self, budget: str) -> Any:
+        raise NotImplementedError
+
+    async def execute(self, ask: Ask, policy: RoutingPolicy | None = None) -> Completion:
+        raise NotImplementedError
+
+
+def test_one_that_is_closed_while_its_first_call_opens_it_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[str] = []
+
+    async def race(on: Engine) -> set[str]:
+        place = Slow()
+
+        async def here(on: Engine) -> Slow:
+            return place
+
+        async def use() -> None:
+            try:
+                ends.append(await tracker.opened(place, on))
+            except LLMError as error:
+                ends.append(error.kind)
+
+        monkeypatch.setattr(tracking, "local", here)
+        async with anyio.create_task_group() as group:
+            group.start_soon(use)
+            await place.opening.wait()
+            group.start_soon(tracker._close, False, on)
+            group.start_soon(use)
+            await anyio.wait_all_tasks_blocked()
+            place.goes_on.set()
+        return place.open_budgets
+
+    tracker = BudgetTracker(total=1)
+    assert engine.shared().call(race) == set()
+    assert ends[-1] == "budget_closed"
