@@ -75,6 +75,10 @@ class LLMError(Exception):
         self.retryable = KINDS[kind].retryable if retryable is None else retryable
         self.data = {name: value for name, value in data.items() if value is not None}
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Errors of worker processes come to their callers pickled; an exception's own way knows only the message.
+        return _anew, (type(self), self.kind, self.message, self.retryable, self.data)
+
     @property
     def code(self) -> int:
         return KINDS[self.kind].code
@@ -91,6 +95,12 @@ class LLMBudgetExceededError(LLMError):
     kind is "budget_exceeded", final, or "budget_contended" where only the holds of other calls stood in the way for as
     long as it waited: then it is retryable. In `data`: `limiting` (id, unit), `requested`, `available`, `max_fit`.
     """
+
+
+def _anew(kind: type[LLMError], name: str, message: str, retryable: bool, data: dict[str, Any]) -> LLMError:
+    made = kind(name, message, retryable=retryable)
+    made.data = data
+    return made
 
 
 def typed(error: LLMError) -> LLMError:

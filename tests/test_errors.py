@@ -1,6 +1,11 @@
 """One table of errors: its codes are the contract's, and what reaches a client is what was meant for it."""
 
-from llmd.errors import KINDS, LLMError
+import copy
+import pickle
+
+import pytest
+
+from llmd.errors import KINDS, LLMBudgetExceededError, LLMError
 
 
 def test_codes_are_unique_and_in_their_ranges() -> None:
@@ -43,3 +48,11 @@ def test_an_error_object_has_kind_retryable_and_what_is_known() -> None:
 
 def test_an_error_may_know_better_than_its_kind_whether_to_retry() -> None:
     assert not LLMError("upstream_rate_limited", "no credit", retryable=False).to_object()["data"]["retryable"]
+
+
+@pytest.mark.parametrize("kind", [LLMError, LLMBudgetExceededError])
+def test_an_error_comes_whole_out_of_another_process(kind: type[LLMError]) -> None:
+    error = kind("budget_contended", "held", retryable=False, requested=5)
+    for made in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(made) is kind
+        assert (str(made), made.to_object()) == ("held", error.to_object())
