@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 from weakref import finalize
 
 import anyio
@@ -37,6 +37,9 @@ class BudgetTracker:
     closed, or this process ends. As a context manager it closes behind the block, and aborts the calls that still run
     where an exception leaves it; `async with` does not block the loop meanwhile.
 
+    It belongs to this process or to the daemon, wherever the first call was made that it paid for, and pays for no call
+    elsewhere. A copy is the tracker itself: two would have the limit twice. It cannot be pickled.
+
     Raises LLMError: invalid_params here; budget_closed, budget_unknown when it is used.
     """
 
@@ -62,6 +65,18 @@ class BudgetTracker:
         self._closed: Snapshot | None = None
         self._over = False
         self._forgotten: finalize[..., BudgetTracker] | None = None
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a BudgetTracker cannot be pickled: in another process it would be another budget. "
+            "Have the daemon keep it, send its handle, and attach to that there"
+        )
 
     @classmethod
     def attach(cls, handle: str) -> Self:

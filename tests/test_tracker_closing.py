@@ -1,5 +1,7 @@
 """A tracker that is closed or copied in the middle of something: cut short, while it is opened, in a forked child."""
 
+import copy
+import pickle
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -109,3 +111,12 @@ def test_one_that_is_closed_while_its_first_call_opens_it_leaves_nothing_open(mo
     tracker = BudgetTracker(total=1)
     assert engine.shared().call(race) == set()
     assert ends[-1] == "budget_closed"
+
+
+def test_a_copy_has_no_limit_of_its_own() -> None:
+    tracker = BudgetTracker(total=4000)
+    config = RunConfig(budget_tracker=tracker)
+    assert copy.copy(tracker) is tracker
+    assert copy.deepcopy(config).budget_tracker is tracker
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(config)
