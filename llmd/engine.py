@@ -87,7 +87,12 @@ class Engine:
         return self._ended or not self._thread.is_alive()
 
     def call(self, run: Callable[["Engine"], Awaitable[T]]) -> T:
-        """What `run` returns on the engine; this thread waits. Interrupted, it cancels that, and sees it end."""
+        """What `run` returns on the engine; this thread waits. Interrupted, it cancels that, and sees it end.
+
+        Raises RuntimeError on the engine's own thread, which would wait for itself: what is collected may run anywhere.
+        """
+        if threading.get_ident() == self._thread.ident:
+            raise RuntimeError("the library's engine cannot be called from its own thread")
         done = threading.Event()
         work = self._begin(run, done.set)
         try:

@@ -1,7 +1,5 @@
 """The engine: work from threads and from both kinds of loop, cancelled with its caller, ended with the interpreter."""
 
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,7 @@ import pytest
 from llmd import engine
 from llmd.engine import Engine
 from llmd.errors import LLMError
-from tests.support.library import library
+from tests.support.library import library, run_alone
 
 both_loops = pytest.mark.parametrize("anyio_backend", ["asyncio", "trio"])
 
@@ -48,13 +46,6 @@ class Waiting:
             with anyio.CancelScope(shield=True):
                 await anyio.wait_all_tasks_blocked()
             self.ended = True
-
-
-def run_alone(code: str) -> str:
-    """What an interpreter of its own prints; it ends by itself, and complains of nothing."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
 
 
 def test_threads_that_come_together_find_one_engine() -> None:
@@ -116,6 +107,14 @@ def test_an_error_is_raised_with_all_that_it_tells() -> None:
     with pytest.raises(LLMError) as caught:
         engine.shared().call(fail)
     assert (caught.value.kind, caught.value.retryable, caught.value.data) == ("busy", True, {"retry_after_ms": 5})
+
+
+def test_work_that_waits_for_its_own_thread_is_told_so() -> None:
+    async def again(on: Engine) -> str:
+        return on.call(name_of_thread)
+
+    with pytest.raises(RuntimeError, match="from its own thread"):
+        engine.shared().call(again)
 
 
 def test_an_engine_that_is_closed_cancels_what_runs_and_the_next_call_begins_another() -> None:

@@ -15,7 +15,7 @@ from llmd.books import OpenParams
 from llmd.chat import Ask, Completion
 from llmd.engine import Engine
 from llmd.policy import RoutingPolicy
-from tests.support.library import M1, library
+from tests.support.library import M1, library, run_alone
 from tests.support.upstream import Exchange, scripted
 
 
@@ -120,3 +120,43 @@ def test_a_copy_has_no_limit_of_its_own() -> None:
     assert copy.deepcopy(config).budget_tracker is tracker
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(config)
+
+
+def test_a_forked_child_does_not_wait_for_who_was_opening_it_in_the_parent() -> None:
+    code = """
+import os, warnings
+warnings.simplefilter("ignore")
+from llmd import BudgetTracker, RunConfig, create_adapter, engine
+adapter, tracker = create_adapter("echo/echo"), BudgetTracker(total=4000)
+async def begin(on):
+    await tracker._unopened().acquire()
+engine.shared().call(begin)
+if (pid := os.fork()) == 0:
+    print(adapter.execute_prompt("child", RunConfig(budget_tracker=tracker)).text, flush=True)
+    tracker.close()
+    raise SystemExit
+assert os.waitpid(pid, 0)[1] == 0
+"""
+    assert run_alone(code) == "child\n"
+
+
+def test_what_is_collected_on_the_engine_and_closes_a_tracker_hangs_nothing() -> None:
+    code = """
+import gc, sys
+from llmd import BudgetTracker, RunConfig, create_adapter, engine
+class Owner:
+    def __init__(self):
+        self.tracker, self.itself = BudgetTracker(total=4000), self
+    def __del__(self):
+        self.tracker.close()
+sys.unraisablehook = lambda told: print(told.exc_type.__name__, flush=True)
+owner, adapter = Owner(), create_adapter("echo/echo")
+adapter.execute_prompt("x", RunConfig(budget_tracker=owner.tracker))
+async def collect(on):
+    gc.collect()
+gc.disable()
+del owner
+engine.shared().call(collect)
+print(adapter.execute_prompt("y").text)
+"""
+    assert run_alone(code).split() == ["RuntimeError", "y"]

@@ -1,6 +1,8 @@
 """The library in a test's own process: its configuration, and an engine that is ended behind the test."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -27,6 +29,13 @@ def library(config: str | None = None) -> Iterator[None]:
         yield
     finally:
         engine.close()
+
+
+def run_alone(code: str) -> str:
+    """What an interpreter of its own prints; it ends by itself, and complains of nothing."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 def configure(config: str) -> None:
