@@ -6,7 +6,7 @@ itself counts and refuses; what is here only remembers which budget it is.
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -132,7 +132,8 @@ class BudgetTracker:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if not self._attached:
-            self.close(cancel=error is not None)
+            with _yielding(error):
+                self.close(cancel=error is not None)
 
     async def __aenter__(self) -> Self:
         return self
@@ -141,7 +142,7 @@ class BudgetTracker:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         if not self._attached:
-            with anyio.CancelScope(shield=True):
+            with anyio.CancelScope(shield=True), _yielding(error):
                 await self.async_close(cancel=error is not None)
 
     # -- on the engine ------------------------------------------------------------------------------------------------
@@ -216,6 +217,11 @@ class BudgetTracker:
                 raise
         if self._forgotten is not None:
             self._forgotten.detach()
+
+
+def _yielding(error: BaseException | None) -> AbstractContextManager[None]:
+    """What closing raises does not take the place of what left the block."""
+    return nullcontext() if error is None else suppress(Exception)
 
 
 async def _drop(place: Place, budget: str, on: Engine) -> None:

@@ -115,3 +115,17 @@ def test_a_connection_that_fails_as_none_should_takes_nothing_else_along(
         assert caught.value.kind == "outcome_unknown"
     assert here.execute_prompt("x", config).text == "x"
     assert there.execute_prompt("x").text == "x"
+
+
+def test_what_leaves_the_block_of_a_tracker_is_raised_though_the_daemon_has_gone(daemon: RunningDaemon) -> None:
+    adapter = create_adapter("echo/echo", daemon=True)
+
+    def broken() -> None:
+        with BudgetTracker(total=1000) as tracker:
+            adapter.execute_prompt("x", RunConfig(budget_tracker=tracker))
+            assert daemon.stop() == 0
+            engine.shared().call(lost)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken()
