@@ -41,6 +41,7 @@ class AsyncClient:
         self._connection: Connection | None = None
         self._connecting: anyio.Lock
         self._streams = 0
+        self._within = False
         self._group: TaskGroup
         self._stack = AsyncExitStack()
 
@@ -49,11 +50,13 @@ class AsyncClient:
         self._connection = await connect(self._sockets)
         self._group = await self._stack.enter_async_context(anyio.create_task_group())
         self._group.start_soon(self._connection.run)
+        self._within = True
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
+        self._within = False
         self._group.cancel_scope.cancel()
         # What leaves the block goes on as it is: the group would put it into an exception group.
         await self._stack.aclose()
@@ -99,6 +102,8 @@ class AsyncClient:
 
     async def connected(self, *, patient: bool = False) -> Connection:
         """The connection, anew where it was lost; `patient`, it waits for a daemon. Raises NoDaemon."""
+        if not self._within:
+            raise RuntimeError("an AsyncClient is used in its block: async with AsyncClient() as client")
         async with self._connecting:
             deadline = anyio.current_time() + RECONNECT_S
             while self._connection is None or self._connection.lost:
@@ -150,7 +155,7 @@ class AsyncStream:
         if params is None:
             await self.completion()
             raise StopAsyncIteration
-        return messages.decode_delta(params)
+        return messages.delta(params)
 
     async def completion(self) -> Completion:
         """The whole result. Asked for before the deltas are at their end, it waits for it and skips them."""
@@ -187,7 +192,7 @@ class AsyncClientBudget:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        with anyio.CancelScope(shield=True), suppress(LLMError) if error is not None else nullcontext():
+        with anyio.CancelScope(shield=True), suppress(LLMError, NoDaemon) if error is not None else nullcontext():
             await self.close(cancel=error is not None)
 
     def budget(self, **params: Unpack[OpenBudgetParams]) -> "AsyncClientBudget":

@@ -101,7 +101,6 @@ class DeltaLine(Struct):
 
 decode = msgspec.json.Decoder(Incoming).decode
 decode_line = msgspec.json.Decoder(DeltaLine).decode
-decode_delta = msgspec.json.Decoder(Delta).decode
 
 
 def sockets(named: str | Path | None) -> list[Path]:
@@ -143,10 +142,23 @@ def closing(budget: str, cancel: bool) -> dict[str, Any]:
 
 
 def result(reply: Incoming, kind: type[T]) -> T:
-    """The result. Raises the error that the daemon answers with."""
+    """The result. Raises the error that the daemon answers with, and outcome_unknown for what is no such result."""
     if reply.error is not None:
         raise _error(reply.error)
-    return msgspec.json.decode(b"null" if reply.result is UNSET else reply.result, type=kind)
+    return _read(b"null" if reply.result is UNSET else reply.result, kind)
+
+
+def delta(params: bytes) -> Delta:
+    """The params of an `llmd.delta`. Raises outcome_unknown for what is none."""
+    return _read(params, Delta)
+
+
+def _read(data: bytes | Raw, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except SENSELESS:
+        reason = "what the daemon answered makes no sense: whether the call was made is unknown"
+        raise LLMError("outcome_unknown", reason) from None
 
 
 def _error(told: ErrorObject) -> LLMError:

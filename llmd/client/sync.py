@@ -91,6 +91,9 @@ class Client:
         return _Talk(self, method, messages.keyed(method, params) if self._reconnect else params)
 
     def _connected(self, patient: bool) -> Wire:
+        if self._wire is not None and self._wire.ended():  # while it was idle: nothing is lost that was asked
+            self.close()
+            patient = self._reconnect
         deadline = time.monotonic() + RECONNECT_S
         while self._wire is None:
             try:
@@ -139,7 +142,7 @@ class _Talk:
         try:
             wire.send(request)
             while True:
-                message = messages.decode(wire.receive_line())
+                message = _take(wire)
                 if message.method is not None:
                     yield bytes(b"{}" if message.params is UNSET else message.params)
                 elif message.id in (number, None):  # None: it could not be read, which is the end of the connection
@@ -158,11 +161,18 @@ class _Talk:
         try:
             wire.settimeout(GOODBYE_S)
             wire.send(messages.cancel(number))
-            while messages.decode(wire.receive_line()).id != number:
+            while _take(wire).id != number:
                 pass
             wire.settimeout(None)
         except (ConnectionLost, OSError):
             self._client.close()
+
+
+def _take(wire: Wire) -> Incoming:
+    try:
+        return messages.decode(wire.receive_line())
+    except messages.SENSELESS:  # as good as no answer
+        raise ConnectionLost from None
 
 
 class Stream:
@@ -200,7 +210,7 @@ class Stream:
     def _read(self, talk: _Talk) -> Generator[Delta, None, None]:
         with closing(talk.heard()) as heard:
             for params in heard:
-                yield messages.decode_delta(params)
+                yield messages.delta(params)
         self._completion = messages.result(talk.reply, Completion)
 
 
@@ -222,7 +232,7 @@ class ClientBudget:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        with suppress(LLMError) if error is not None else nullcontext():
+        with suppress(LLMError, NoDaemon) if error is not None else nullcontext():
             self.close(cancel=error is not None)
 
     def budget(self, **params: Unpack[OpenBudgetParams]) -> "ClientBudget":

@@ -69,6 +69,15 @@ class Wire:
     def close(self) -> None:
         self._socket.close()
 
+    def ended(self) -> bool:
+        """Whether the other end has closed it, with nothing left to read; does not wait."""
+        try:
+            return not self._buffer and not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def settimeout(self, timeout_s: float | None) -> None:
         """What each receive from now on may take before it is a TimeoutError."""
         self._socket.settimeout(timeout_s)
@@ -80,7 +89,12 @@ class Wire:
 
     def receive(self) -> dict[str, Any]:
         """The next message. Raises ConnectionLost, and TimeoutError if the wire has a timeout."""
-        message: dict[str, Any] = json.loads(self.receive_line())
+        try:
+            message = json.loads(self.receive_line())
+        except (ValueError, RecursionError):
+            message = None
+        if not isinstance(message, dict):  # what makes no sense is as good as no answer
+            raise ConnectionLost
         return message
 
     def receive_line(self) -> bytes:

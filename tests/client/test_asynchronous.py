@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 
 from llmd import AsyncClient, Completion, LLMBudgetExceededError, LLMError, NoDaemon
@@ -170,3 +171,26 @@ async def test_asked_to_reconnect_a_call_is_asked_for_again_and_not_paid_twice(t
     # The new daemon knows that it had begun, and does not make it again.
     assert (end.kind, sent) == ("outcome_unknown", 2)
     assert "posted" in end.data
+
+
+async def test_outside_its_block_a_client_says_so(tmp_path: Path) -> None:
+    client = AsyncClient()
+    with pytest.raises(RuntimeError, match="in its block"):
+        await client.execute(prompt="x")
+    with running_daemon(tmp_path):
+        async with client:
+            assert (await client.execute(model="echo/echo", prompt="x")).text == "x"
+        with pytest.raises(RuntimeError, match="in its block"):
+            await client.execute(prompt="x")
+
+
+async def test_what_leaves_the_block_of_a_budget_is_raised_though_the_daemon_has_gone(tmp_path: Path) -> None:
+    async def broken() -> None:
+        async with client.budget(total=4000):
+            await anyio.to_thread.run_sync(daemon.stop)
+            raise ZeroDivisionError
+
+    with running_daemon(tmp_path) as daemon:
+        async with AsyncClient() as client:
+            with pytest.raises(ZeroDivisionError):
+                await broken()

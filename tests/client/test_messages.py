@@ -47,3 +47,13 @@ def test_what_json_has_no_words_for_is_refused_before_it_is_sent() -> None:
     with pytest.raises(LLMError, match="JSON") as caught:
         messages.request(1, "execute", {"prompt": object()})
     assert caught.value.kind == "invalid_params"
+
+
+def test_what_is_no_result_or_no_delta_leaves_the_outcome_unknown() -> None:
+    for read in (
+        lambda: messages.result(messages.decode(b'{"id":1,"result":"x"}'), dict),
+        lambda: messages.delta(b'{"text":"\xff"}'),
+    ):
+        with pytest.raises(LLMError, match="makes no sense") as caught:
+            read()
+        assert caught.value.kind == "outcome_unknown"

@@ -145,6 +145,36 @@ def test_a_connection_that_breaks_leaves_the_outcome_unknown(tmp_path: Path) -> 
     thread.join()
 
 
+@pytest.mark.parametrize("line", [b"{", b'{"id":1,"method":"\xff"}', b'{"id":1,"result":{"text":5}}'])
+def test_an_answer_that_makes_no_sense_leaves_the_outcome_unknown(tmp_path: Path, line: bytes) -> None:
+    thread = answering(tmp_path / "s", lambda connection, request: connection.sendall(line + b"\n"))
+    with Client(tmp_path / "s") as client, pytest.raises(LLMError) as caught:
+        client.execute(prompt="x")
+    assert caught.value.kind == "outcome_unknown"
+    thread.join()
+
+
+@pytest.mark.parametrize("reconnect", [False, True])
+def test_a_client_that_was_idle_meanwhile_finds_a_daemon_that_was_started_again(
+    tmp_path: Path, *, reconnect: bool
+) -> None:
+    with running_daemon(tmp_path) as first:
+        client = Client(reconnect=reconnect)
+        assert first.stop() == 0
+    with running_daemon(tmp_path), client:
+        assert client.execute(model="echo/echo", prompt="x").text == "x"
+
+
+def test_what_leaves_the_block_of_a_budget_is_raised_though_the_daemon_has_gone(tmp_path: Path) -> None:
+    def broken() -> None:
+        with client.budget(total=4000):
+            assert daemon.stop() == 0
+            raise ZeroDivisionError
+
+    with running_daemon(tmp_path) as daemon, Client() as client, pytest.raises(ZeroDivisionError):
+        broken()
+
+
 def test_asked_to_reconnect_a_client_asks_again_with_the_same_key(tmp_path: Path) -> None:
     asked: list[dict[str, Any]] = []
 

@@ -69,6 +69,27 @@ def test_a_close_before_the_reply_is_a_lost_connection(tmp_path: Path) -> None:
     thread.join()
 
 
+@pytest.mark.parametrize("line", [b"{", b"\xff", b"3", b"[" * 100_000])
+def test_a_line_that_makes_no_sense_is_a_lost_connection(tmp_path: Path, line: bytes) -> None:
+    thread = serve(tmp_path / "s", lambda connection: connection.sendall(line + b"\n"))
+    with Wire([tmp_path / "s"], 10) as wire, pytest.raises(ConnectionLost):
+        wire.receive()
+    thread.join()
+
+
+def test_a_wire_tells_that_the_other_end_has_gone_and_waits_for_nothing(tmp_path: Path) -> None:
+    def read(connection: socket.socket) -> None:
+        connection.recv(100)
+
+    thread = serve(tmp_path / "s", read)
+    with Wire([tmp_path / "s"]) as wire:
+        assert not wire.ended()
+        wire.send("{}")
+        thread.join()
+        assert wire.ended()
+    assert wire.ended()
+
+
 def test_an_interrupt_sends_a_cancel_and_goes_on(tmp_path: Path) -> None:
     received: list[bytes] = []
 
