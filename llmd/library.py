@@ -129,8 +129,11 @@ class RoutingPolicy(policy.RoutingPolicy):
     def resolve(self, *, task_type: str | None = None, config: RunConfig | None = None, **labels: str) -> Adapter:
         """An adapter whose calls have these labels, and go where this policy sends such calls, in this process.
 
-        Which of its targets that is, is decided by each call: by what it needs, by keys, prices, budget and health.
+        Which of its targets that is, is decided by each call: by what it needs, by keys, prices, budget and health. The
+        configuration file is read again. Raises ConfigError for one that cannot be used.
         """
+        loaded = configuration.load(os.environ)
+        engine.shared().call(lambda on: local(on, loaded))
         return Adapter(config=config, rules=self, labels=labels, task_type=task_type)
 
 

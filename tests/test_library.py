@@ -239,6 +239,17 @@ def test_a_configuration_is_read_again_with_each_adapter_and_policies_follow() -
         assert adapter.execute_prompt("x").provider == "two"
 
 
+def test_a_resolved_adapter_goes_by_the_configuration_that_is_there_when_it_is_made() -> None:
+    with library('[providers.one]\ndialect = "echo"'):
+        create_adapter("one/echo")
+        configure('[providers.two]\ndialect = "echo"')
+        adapter = RoutingPolicy([{"prefer": [{"provider": "two", "model": "echo"}]}]).resolve()
+        assert adapter.execute_prompt("x").provider == "two"
+        configure("default_modle = 1")
+        with pytest.raises(ConfigError, match="default_modle"):
+            RoutingPolicy([], providers=()).resolve()
+
+
 def test_an_adapter_says_what_it_is() -> None:
     with library():
         told = [repr(create_adapter(*given)) for given in (("echo/echo",), (None, None, True))]
