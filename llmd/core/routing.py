@@ -183,7 +183,7 @@ def _open(facts: Facts) -> LLMError:
         message = f"the request names no model and several could serve it; name one, or a default_model: {choices}"
     else:
         message = (
-            "the request names no model and no provider is ready: start the daemon with a key in its environment, "
+            "the request names no model and no provider is ready: set a key in the environment that llmd starts in, "
             'such as OPENAI_API_KEY, start a local engine, or name "echo/echo"'
         )
     return LLMError("no_route", message, targets=targets)
