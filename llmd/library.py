@@ -41,9 +41,11 @@ class Adapter:
         labels: Mapping[str, str] | None = None,
         task_type: str | None = None,
     ) -> None:
+        if target is not None and not isinstance(target, str):
+            raise TypeError(f'target: expected a string such as "openai/gpt-5-mini", got {type(target).__name__}')
         self.provider, _, self.model = (target or "").partition("/")
         self.daemon = daemon
-        self._config = config or _NOTHING
+        self._config = _config(config) or _NOTHING
         self._rules = rules
         self._labels = dict(labels or {})
         self._task_type = task_type
@@ -56,16 +58,17 @@ class Adapter:
         """One call; this thread waits. Its text is `.text` of what is returned, tokens and cost are `.usage`, `.cost`.
 
         config  in the place of the adapter's own
-        Raises LLMError, of a budget that it would pass LLMBudgetExceededError. Interrupted, the call is aborted.
+        Raises TypeError for a config that is none, LLMError, of a budget that it would pass LLMBudgetExceededError.
+        Interrupted, the call is aborted.
         """
-        return engine.shared().call(partial(self._execute, prompt, config or self._config))
+        return engine.shared().call(partial(self._execute, prompt, _config(config) or self._config))
 
     async def async_execute_prompt(self, prompt: Prompt, config: RunConfig | None = None) -> Completion:
         """The same from a task of asyncio or trio; many at once take as long as the slowest.
 
         Cancelled, the call is aborted.
         """
-        return await engine.shared().reach(partial(self._execute, prompt, config or self._config))
+        return await engine.shared().reach(partial(self._execute, prompt, _config(config) or self._config))
 
     async def _execute(self, prompt: Prompt, config: RunConfig, on: Engine) -> Completion:
         ask = self._ask(prompt, config)
@@ -82,6 +85,9 @@ class Adapter:
         return await remote(on)
 
     def _ask(self, prompt: Prompt, config: RunConfig) -> Ask:
+        if not isinstance(prompt, Sequence) or isinstance(prompt, bytes | bytearray | memoryview):
+            reason = f"prompt: expected a string or a sequence of messages, got {type(prompt).__name__}"
+            raise LLMError("invalid_params", reason, path="prompt")
         params = config.params()
         params |= {"prompt": prompt} if isinstance(prompt, str) else {"messages": list(prompt)}
         if self.provider:
@@ -153,6 +159,12 @@ def create_adapter(target: str | None = None, config: RunConfig | None = None, d
             raise LLMError("no_route", f"no provider is named {made.provider[:64]!r}; there are: {known}")
         engine.shared().call(lambda on: local(on, loaded))
     return made
+
+
+def _config(given: RunConfig | None) -> RunConfig | None:
+    if given is not None and not isinstance(given, RunConfig):
+        raise TypeError(f"config: expected a RunConfig, got {type(given).__name__}")
+    return given
 
 
 def _contradiction(path: str, reason: str) -> LLMError:

@@ -73,7 +73,13 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 def ask_of(params: Mapping[str, Any]) -> Ask:
     """The params of an execute, checked. Raises invalid_params, in the words of RunConfig."""
     try:
-        return msgspec.convert(params, Ask)
+        made = msgspec.convert(params, Ask)
+        msgspec.json.encode(made)
+        return made
+    except UnicodeEncodeError:
+        raise LLMError("invalid_params", "the text holds half a surrogate pair, which is no character") from None
+    except (TypeError, RecursionError):
+        raise LLMError("invalid_params", "the params hold something that JSON has no words for") from None
     except msgspec.ValidationError as error:
         problem = explain(error, Ask)
         first, dot, rest = problem.path.partition(".")

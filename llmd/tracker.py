@@ -84,6 +84,8 @@ class BudgetTracker:
 
         Calls go through adapters made with `daemon=True`.
         """
+        if not isinstance(handle, str):
+            raise TypeError(f"handle: expected a string, got {type(handle).__name__}")
         made = cls.__new__(cls)
         made._terms = OpenParams(total=0)
         made._begin(None, attached=True)

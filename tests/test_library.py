@@ -9,7 +9,7 @@ import anyio.to_thread
 import pytest
 import trio
 
-from llmd import Adapter, Completion, ConfigError, LLMError, RoutingPolicy, RunConfig, create_adapter
+from llmd import Adapter, BudgetTracker, Completion, ConfigError, LLMError, RoutingPolicy, RunConfig, create_adapter
 from tests.support.library import M1, configure, library
 from tests.support.upstream import Exchange, Script, Upstream, scripted
 
@@ -169,6 +169,37 @@ def test_a_provider_that_is_not_there_is_told_at_once() -> None:
 def test_a_configuration_that_cannot_be_used_is_told_with_its_problems() -> None:
     with library("default_modle = 1"), pytest.raises(ConfigError, match="default_modle"):
         create_adapter("echo/echo")
+
+
+@pytest.mark.parametrize("prompt", [5, None, b"x", {"role": "user", "content": "x"}, [5], "\ud800", [{"role": "user"}]])
+def test_a_prompt_that_is_none_is_told_before_anything_is_sent(prompt: Any) -> None:
+    with library(), pytest.raises(LLMError) as caught:
+        create_adapter("echo/echo").execute_prompt(prompt)
+    assert caught.value.kind == "invalid_params"
+
+
+def test_what_is_given_in_the_wrong_place_is_told_where_it_is_given() -> None:
+    wrong: Any = {"max_tokens": 1}
+    with library():
+        adapter = create_adapter("echo/echo")
+        for use in (
+            lambda: create_adapter("echo/echo", wrong),
+            lambda: adapter.execute_prompt("x", wrong),
+            lambda: adapter.execute_prompt("x", {}),  # type: ignore[arg-type]
+            lambda: asyncio.run(adapter.async_execute_prompt("x", wrong)),
+        ):
+            with pytest.raises(TypeError, match="config: expected a RunConfig, got dict"):
+                use()
+        with pytest.raises(TypeError, match="target: expected a string"):
+            create_adapter(wrong)
+        with pytest.raises(TypeError, match="handle: expected a string, got dict"):
+            BudgetTracker.attach(wrong)
+
+
+def test_without_a_key_the_environment_is_what_to_set() -> None:
+    with library(), pytest.raises(LLMError, match="set a key in the environment") as caught:
+        create_adapter().execute_prompt("x")
+    assert "daemon" not in caught.value.message
 
 
 # -- policies ----------------------------------------------------------------------------------------------------------

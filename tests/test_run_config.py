@@ -76,3 +76,10 @@ def test_what_is_wrong_is_told_when_it_is_made(given: dict[str, Any], path: str,
 def test_a_name_that_is_not_there_is_a_type_error() -> None:
     with pytest.raises(TypeError, match="modle"):
         RunConfig(modle="p/m")  # type: ignore[call-arg] - that is the point
+
+
+@pytest.mark.parametrize("given", [{"system": "\udc00"}, {"tools": [{"name": "t", "parameters": {"x": object()}}]}])
+def test_what_cannot_be_sent_is_told_when_it_is_made(given: dict[str, Any]) -> None:
+    with pytest.raises(LLMError) as caught:
+        RunConfig(**given)
+    assert caught.value.kind == "invalid_params"
