@@ -229,6 +229,7 @@ class Daemon:
     async def _heed_signals(self, *, task_status: TaskStatus[None]) -> None:
         with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP, GIVE_WAY) as signals:
             task_status.started()
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [GIVE_WAY])  # `llmd serve` has held it back until here
             async for number in signals:
                 if number == GIVE_WAY and self._hub.draining:
                     continue  # several may ask, and nobody has asked to cut it short

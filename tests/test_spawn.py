@@ -4,16 +4,18 @@ import json
 import os
 import select
 import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from llmd import paths
+from llmd import fingerprint, paths, spawn
+from llmd.cli.call import connect
 from llmd.client import Wire
 from tests.support.cli import llmd
 from tests.support.daemon import running_daemon
@@ -87,6 +89,44 @@ def test_after_a_stop_the_next_call_works_at_once() -> None:
         os.kill(stopped, signal.SIGTERM)
         assert json.loads(llmd("call", "execute", stdin=ECHO).out)["text"] == "hello"
         assert lock_holder() != stopped
+
+
+def test_a_call_that_meets_a_daemon_in_its_stop_is_made_on_the_next_one() -> None:
+    path = paths.default_socket(os.environ)
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    fingerprint.lock_file(path).write_text(fingerprint.Fingerprint(os.getpid(), True, "00", {}).text())
+    with socket.socket(socket.AF_UNIX) as stopping, ThreadPoolExecutor(1) as pool:
+        stopping.bind(str(path))
+        stopping.listen()
+        call = pool.submit(llmd, "call", "execute", stdin=ECHO)
+        connection, _ = stopping.accept()
+        path.unlink()
+        with connection, connection.makefile("rb") as reader:
+            reader.readline()
+            error = {"code": -32000, "message": "the daemon is stopping", "data": {"kind": "shutting_down"}}
+            connection.sendall(json.dumps({"jsonrpc": "2.0", "id": 1, "error": error}).encode() + b"\n")
+            done = call.result()
+    assert (done.status, done.err) == (0, "")
+    assert json.loads(done.out)["text"] == "hello"
+
+
+@pytest.mark.parametrize("error", [None, spawn.SpawnFailed("killed in its start")])
+def test_a_daemon_that_is_gone_before_it_answers_is_started_once_more(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spawns = []
+
+    def gone_at_first(path: Path, _: Mapping[str, str]) -> None:
+        spawns.append(path)
+        if len(spawns) > 1:
+            llmd("call", "ping")  # as a process of its own, which leaves a daemon there
+        elif error is not None:
+            raise error
+
+    monkeypatch.setattr(spawn, "spawn", gone_at_first)
+    with connect(None, os.environ, spawn=True) as wire:
+        assert wire.call("ping")["result"] == {}
+    assert capsys.readouterr().err == ""
 
 
 def test_of_many_calls_at_once_one_starts_the_daemon_and_all_use_it() -> None:

@@ -97,9 +97,23 @@ def _run(options: argparse.Namespace) -> int:
             text = _with_stream(text, params)
         with connect(options.socket, os.environ, spawn=not options.no_spawn) as wire:
             reply = wire.call(options.method, text, heard)
-        if "error" in reply and reply["error"]["data"].get("kind") in _KEYLESS:
+        if _kind(reply) == "shutting_down" and not options.no_spawn and _is_on_demand(wire.path, options.socket):
+            with _spawned(wire.path, os.environ) as wire:
+                reply = wire.call(options.method, text, heard)
+        if _kind(reply) in _KEYLESS:
             _tell_lacking(wire.path, os.environ)
     return _end(reply, options.stream, many=options.method == "execute_many")
+
+
+def _kind(reply: Mapping[str, Any]) -> str | None:
+    """What kind of an error it is; of `shutting_down` it is known that nothing was done."""
+    return reply["error"]["data"].get("kind") if "error" in reply else None
+
+
+def _is_on_demand(socket: Path, flag: str | None) -> bool:
+    """Whether calls start the daemon there."""
+    running = fingerprint.read(fingerprint.lock_file(socket))
+    return paths.named_socket(os.environ, flag) is None and running is not None and running.spawned
 
 
 def _tell_lacking(socket: Path, env: Mapping[str, str]) -> None:
@@ -166,8 +180,14 @@ def connect(flag: str | None, env: Mapping[str, str], *, spawn: bool) -> Wire:
 
 
 def _spawned(socket: Path, env: Mapping[str, str]) -> Wire:
+    """A connection to a daemon that is started. Once more where that fails: another's may have come in between."""
     from llmd.spawn import SpawnFailed, spawn
 
+    try:
+        spawn(socket, env)
+        return Wire([socket])
+    except (SpawnFailed, NoDaemon):
+        pass
     try:
         spawn(socket, env)
     except SpawnFailed as error:

@@ -7,6 +7,7 @@ llmd serve --listen tcp://127.0.0.1:9998 --require-token
 
 import argparse
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     from llmd.journal import StoreUnavailable
     from llmd.listening import handed_path
     from llmd.systemd import Manager
-    from llmd.transports.claims import SocketTaken, SocketUnavailable
+    from llmd.transports.claims import GIVE_WAY, SocketTaken, SocketUnavailable
 
     # A spawned daemon keeps its log beside its state.
     log = paths.log_file(os.environ) if options.spawned else None
@@ -67,6 +68,8 @@ def run(options: argparse.Namespace) -> int:
     async def serve() -> None:
         await Daemon(decided, os.environ.copy(), manager).serve()
 
+    # Who reads our pid in the lock file may ask at once: that waits until the daemon heeds it, and kills nobody.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [GIVE_WAY])
     until = time.monotonic() + WINNER_TIMEOUT_S
     while True:
         try:

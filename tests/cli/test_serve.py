@@ -1,11 +1,15 @@
 """`llmd serve`: what keeps it from starting is one line, and exit status 1."""
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from llmd import paths
 from tests.support.cli import llmd
 from tests.support.daemon import running_daemon
 
@@ -47,3 +51,21 @@ def test_a_signal_ends_it_cleanly_and_frees_the_path(tmp_path: Path, number: sig
         assert daemon.stop(number) == 0
         assert not daemon.socket.exists()
         assert "Traceback" not in daemon.log.read_text()
+
+
+# A daemon that is asked when its pid stands in the lock file, and it heeds no signals yet.
+ASKED_EARLY = """
+import os, signal
+from llmd.cli import main
+from llmd.stores import Store
+Store.open = lambda store: os.kill(os.getpid(), signal.SIGUSR1)
+main(["serve", "--spawned"])
+"""
+
+
+def test_asked_to_give_way_in_its_start_it_starts_and_then_stops() -> None:
+    paths.log_file(os.environ).parent.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run([sys.executable, "-c", ASKED_EARLY], capture_output=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    log = paths.log_file(os.environ).read_text()
+    assert 0 < log.index("ready on") < log.index("stopping: SIGUSR1")
