@@ -168,3 +168,10 @@ def configured(settings: Settings, env: Mapping[str, str] = NOTHING) -> tuple[di
         else:
             problems.append(f"providers.{name}: {row}")
     return rows, problems
+
+
+def key_variables(rows: Mapping[str, ProviderRow]) -> frozenset[str]:
+    """The variables that a provider's key may be in: the usual ones, and those that these name."""
+    usual = (name for known in KNOWN.values() for name in known.key_env)
+    keys = (row.key for row in rows.values())
+    return frozenset((*usual, *(key.env for key in keys if key is not None and key.env is not None)))

@@ -18,12 +18,12 @@ from msgspec import Struct
 
 from llmd import config, paths, process, roots, tokens, users
 from llmd.budget_operations import BudgetOperations
+from llmd.catalog import key_variables
 from llmd.clock import Clock
 from llmd.config import Config
 from llmd.errors import ConfigError, LLMError, trace
 from llmd.executor import Executor
 from llmd.journal import DurabilityLost, StoreUnavailable
-from llmd.known import KNOWN
 from llmd.listening import listening
 from llmd.meter import Meter
 from llmd.payer import Payer
@@ -76,10 +76,11 @@ class Daemon:
         self._env = env
         self._manager = manager or Manager({})
         self._config = config.load(env, options.config)
-        self._claim = Claim(env, _variables(self._config), options.spawned)
+        self._claim = Claim(env, key_variables(self._config.catalog.providers), options.spawned)
         self._token: bytes | None = None
         self._transport: AiohttpTransport | None = None
         self._lost: StoreUnavailable | None = None
+        self._reloading = anyio.Lock()
         self._draining = anyio.CancelScope()  # its deadline is set when the daemon begins to stop
         self._traffic = Traffic()
         self._upstreams = self._build(self._config)
@@ -188,7 +189,15 @@ class Daemon:
 
     async def _reload(self) -> None:
         """Calls in flight go on with what they began with; listeners and the store stay until a restart."""
-        self._manager.reloading()
+        async with self._reloading:  # else what was read first could come into force last
+            self._manager.reloading()
+            try:
+                await self._configure()
+            finally:
+                self._manager.ready()
+
+    async def _configure(self) -> None:
+        """All of the new configuration, or nothing where something is wrong with it."""
         try:
             loaded = await anyio.to_thread.run_sync(config.load, self._env, self._options.config)
             if problems := roots.problems(self._treasury.ledger.budgets, loaded.settings.budgets):
@@ -196,13 +205,10 @@ class Daemon:
         except ConfigError as error:
             log.error("configuration not reloaded: %s", "; ".join(error.problems))
             raise LLMError("config_invalid", "; ".join(error.problems), problems=error.problems) from None
-        finally:
-            self._manager.ready()
-        self._config = loaded
-        self._claim.names = _variables(loaded)
-        self._claim.tell()
-        self._upstreams = self._build(self._config)
+        upstreams = self._build(loaded)
         self._treasury.configure(loaded.settings.budgets)
+        self._config, self._upstreams = loaded, upstreams
+        self._claim.tell_anew(key_variables(loaded.catalog.providers))
         log.info("configuration reloaded")
         self._warn()
 
@@ -286,10 +292,3 @@ class Daemon:
                 session.cancel_calls()
                 session.end()
             await self._hub.empty()
-
-
-def _variables(loaded: Config) -> frozenset[str]:
-    """The variables that a provider's key may be in."""
-    usual = (name for known in KNOWN.values() for name in known.key_env)
-    keys = (row.key for row in loaded.catalog.providers.values())
-    return frozenset((*usual, *(key.env for key in keys if key is not None and key.env is not None)))

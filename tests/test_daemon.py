@@ -1,12 +1,21 @@
 """A daemon's life: it answers, keeps its limits, drains, and starts again on the same path."""
 
 import json
+import os
 import signal
 import socket
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Event
 
+import anyio
+import pytest
+
+from llmd import config
 from llmd.client import Wire
+from llmd.config import Config
+from llmd.daemon import Daemon, Options
+from llmd.transports.claims import Claim
 from tests.support.daemon import RunningDaemon, running_daemon
 
 SLOW = """
@@ -121,3 +130,59 @@ def test_no_prompt_reaches_the_log(tmp_path: Path) -> None:
         log = daemon.log.read_text()
     assert "'echo/echo' ok" in log
     assert "canary" not in log
+
+
+def with_default_model(directory: Path, model: str) -> Path:
+    file = directory / "config.toml"
+    file.write_text(f'default_model = "{model}"\n')
+    return file
+
+
+def default_models(daemon: Daemon) -> tuple[str | None, str | None]:
+    """What the daemon knows of, and what calls are routed by."""
+    return daemon._config.catalog.default_model, daemon._upstreams.catalog.default_model
+
+
+@pytest.mark.anyio
+async def test_of_two_reloads_at_once_the_one_that_came_last_is_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = with_default_model(tmp_path, "echo/old")
+    daemon = Daemon(Options(socket=tmp_path / "s.sock", config=file), os.environ)
+    load, has_read, second_is_over = config.load, anyio.Event(), Event()
+
+    def held_up(*arguments: object) -> Config:
+        loaded = load(os.environ, file)
+        if not has_read.is_set():
+            anyio.from_thread.run_sync(has_read.set)
+            second_is_over.wait(0.3)  # it never is, for it begins behind this one
+        return loaded
+
+    async def second() -> None:
+        await daemon._reload()
+        second_is_over.set()
+
+    monkeypatch.setattr(config, "load", held_up)
+    async with anyio.create_task_group() as group:
+        group.start_soon(daemon._reload)
+        await has_read.wait()
+        with_default_model(tmp_path, "echo/new")
+        group.start_soon(second)
+    assert default_models(daemon) == ("echo/new", "echo/new")
+
+
+@pytest.mark.anyio
+async def test_a_reload_is_whole_where_the_lock_file_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = with_default_model(tmp_path, "echo/old")
+    daemon = Daemon(Options(socket=tmp_path / "s.sock", config=file), os.environ)
+
+    def full(_: Claim) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Claim, "tell", full)
+    with_default_model(tmp_path, "echo/new")
+    await daemon._reload()
+    assert default_models(daemon) == ("echo/new", "echo/new")
+    assert "the lock file is not written: No space left on device" in caplog.text

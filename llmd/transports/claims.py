@@ -5,6 +5,7 @@ to any that was started on purpose, and to one from a shell that has news. Nobod
 """
 
 import fcntl
+import logging
 import os
 import signal
 import time
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from llmd import fingerprint
 from llmd.fingerprint import Fingerprint
+
+log = logging.getLogger("llmd.daemon")
 
 GIVE_WAY_S = 10.0
 RETRY_S = 0.01
@@ -65,11 +68,19 @@ class Claim:
             os.close(file)
 
     def tell(self) -> None:
-        """Write what we have into the lock files, at first and after a reload."""
+        """Write what we have into the lock files. Raises OSError."""
         self._before = made = fingerprint.made(self._env, sorted(self.names), self._spawned, self._before)
         for file in self._files:
             os.ftruncate(file, 0)
             os.pwrite(file, made.text().encode(), 0)
+
+    def tell_anew(self, names: frozenset[str]) -> None:
+        """The same after a reload, which is in force whether it can be written or not."""
+        self.names = names
+        try:
+            self.tell()
+        except OSError as error:
+            log.error("calls cannot see what was reloaded, for the lock file is not written: %s", error.strerror)
 
     def _take(self, file: int, path: Path) -> None:
         until = time.monotonic() + GIVE_WAY_S

@@ -100,8 +100,7 @@ def test_a_reload_is_told(tmp_path: Path) -> None:
         config.write_text("new")
         env = {**os.environ, "LLMD_CONFIG": str(config), "B_KEY": "1"}
         before = fingerprint.read(fingerprint.lock_file(path))
-        mine.names = frozenset({"A_KEY", "B_KEY"})
-        mine.tell()
+        mine.tell_anew(frozenset({"A_KEY", "B_KEY"}))
         after = fingerprint.read(fingerprint.lock_file(path))
     assert before is not None
     assert after is not None
