@@ -62,8 +62,8 @@ def read(lock: Path) -> Fingerprint | None:
 
 
 def parsed(content: bytes) -> Fingerprint | None:
-    pid, _, told = content.partition(b"\n")
     try:
+        pid, told, _ = content.split(b"\n", 2)  # behind them may be the end of a longer one that is written over
         fields = json.loads(told)
         return Fingerprint(int(pid), fields["spawned"] is True, fields["salt"], fields["seen"])
     except (ValueError, KeyError, TypeError):

@@ -19,6 +19,7 @@ from llmd.fingerprint import Fingerprint
 log = logging.getLogger("llmd.daemon")
 
 GIVE_WAY_S = 10.0
+UNTOLD_S = 0.5
 RETRY_S = 0.01
 GIVE_WAY = signal.SIGUSR1
 
@@ -71,8 +72,8 @@ class Claim:
         """Write what we have into the lock files. Raises OSError."""
         self._before = made = fingerprint.made(self._env, sorted(self.names), self._spawned, self._before)
         for file in self._files:
-            os.ftruncate(file, 0)
-            os.pwrite(file, made.text().encode(), 0)
+            # In this order there is at no moment nothing to read.
+            os.ftruncate(file, os.pwrite(file, made.text().encode(), 0))
 
     def tell_anew(self, names: frozenset[str]) -> None:
         """The same after a reload, which is in force whether it can be written or not."""
@@ -83,7 +84,7 @@ class Claim:
             log.error("calls cannot see what was reloaded, for the lock file is not written: %s", error.strerror)
 
     def _take(self, file: int, path: Path) -> None:
-        until = time.monotonic() + GIVE_WAY_S
+        began = time.monotonic()
         asked: int | None = None
         while not _locked(file):
             content = os.pread(file, fingerprint.FILE_BYTES_MAX, 0)
@@ -93,7 +94,9 @@ class Claim:
                 with suppress(OSError):  # it has ended by itself
                     os.kill(held.pid, GIVE_WAY)
             gives_way = asked is not None and (held is None or held.pid == asked)
-            if not gives_way or time.monotonic() > until:
+            # Who has taken it only just has not told yet: what stands there is nothing, or of one that has ended.
+            untold = held is None or not _is_alive(held.pid)
+            if time.monotonic() - began >= (GIVE_WAY_S if gives_way else UNTOLD_S if untold else 0):
                 holder = content.partition(b"\n")[0].decode(errors="replace").strip() or "unknown"
                 raise SocketTaken(f"another llmd has {path} (pid {holder})")
             time.sleep(RETRY_S)
@@ -107,6 +110,14 @@ def _locked(file: int) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    return True
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return not isinstance(error, ProcessLookupError)
     return True
 
 

@@ -82,6 +82,55 @@ def test_a_process_that_has_the_pid_of_an_earlier_holder_is_left_alone(tmp_path:
         assert (stranger.poll(), old.poll()) == (None, None)
 
 
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_holder_that_has_not_told_yet_who_it_is_is_waited_for(
+    tmp_path: Path, stale: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, parsed = tmp_path / "rpc.sock", fingerprint.parsed
+    lock = fingerprint.lock_file(path)
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    with holder(path, "--spawned", A_KEY="1") as old:
+        told = lock.read_text()
+
+        def then_told(content: bytes) -> fingerprint.Fingerprint | None:
+            lock.write_text(told)
+            return parsed(content)
+
+        lock.write_text(fingerprint.Fingerprint(ended.pid, True, "00", {}).text() if stale else "")
+        monkeypatch.setattr(fingerprint, "parsed", then_told)
+        with claim(False).held(path):
+            assert old.stdout is not None
+            assert old.stdout.readline() == "gave way\n"
+
+
+def test_who_never_tells_who_it_is_is_not_waited_for_long(tmp_path: Path) -> None:
+    path = tmp_path / "rpc.sock"
+    with holder(path) as old:
+        fingerprint.lock_file(path).write_text(f"{old.pid}\n")
+        with pytest.raises(SocketTaken, match=rf"\(pid {old.pid}\)"):
+            claim(False).held(path).__enter__()
+
+
+def test_there_is_no_moment_at_which_the_lock_file_cannot_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, truncate, seen = tmp_path / "rpc.sock", os.ftruncate, []
+    lock = fingerprint.lock_file(path)
+    longer = fingerprint.Fingerprint(1, True, "00", {f"{number}_KEY": [] for number in range(99)})
+    lock.write_text(longer.text())
+
+    def watched(file: int, length: int) -> None:
+        seen.append(fingerprint.read(lock))
+        truncate(file, length)
+
+    monkeypatch.setattr(os, "ftruncate", watched)
+    with claim(True).held(path):
+        seen.append(fingerprint.read(lock))
+    assert [told and told.pid for told in seen] == [os.getpid()] * 2
+    assert lock.read_text().count("\n") == 2
+
+
 def test_after_a_kill_nothing_was_seen_before(tmp_path: Path) -> None:
     path = tmp_path / "rpc.sock"
     with holder(path, "--spawned", A_KEY="1") as old:
