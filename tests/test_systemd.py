@@ -14,6 +14,7 @@ import pytest
 from llmd.client import Wire
 from llmd.systemd import Manager, answers
 from tests.support.daemon import RunningDaemon, running_daemon
+from tests.support.treasuries import in_virtual_time
 
 SLOW = '[providers.slow]\ndialect = "echo"\nlatency_ms = 2500\n'
 
@@ -140,6 +141,22 @@ async def test_without_an_answer_there_is_no_sign_of_life(tmp_path: Path) -> Non
     with pytest.raises(BlockingIOError):
         heard.next()
     heard.socket.close()
+
+
+@pytest.mark.parametrize(("takes_s", "every_s"), [(1, 10), (14, 14), (29, 15)])
+@in_virtual_time
+async def test_a_check_that_takes_long_makes_the_next_sign_of_life_no_later(takes_s: float, every_s: float) -> None:
+    manager = Manager({"NOTIFY_SOCKET": "@nobody", "WATCHDOG_USEC": "30000000"})
+    began, asked = anyio.current_time(), list[float]()
+
+    async def slow() -> bool:
+        asked.append(anyio.current_time() - began)
+        await anyio.sleep(takes_s)
+        return True
+
+    with anyio.move_on_after(59):
+        await manager.keep_alive(slow)
+    assert asked[:3] == pytest.approx([0, every_s, 2 * every_s])
 
 
 @pytest.mark.anyio
