@@ -118,6 +118,18 @@ def test_a_reload_is_over_when_systemctl_returns_and_one_that_fails_says_so(serv
     assert (service.shown("ActiveState"), service.shown("MainPID")) == ("active", running)
 
 
+def test_a_configuration_that_was_broken_for_long_is_mended_and_the_next_call_is_answered(service: UserManager) -> None:
+    drop_in(service, "[Service]\nRestartSec=10ms\n")
+    service.write(CONFIG, "colour = 1\n")
+    waiting = begin(service, "ping")
+    while int(service.shown("NRestarts")) < 6:
+        pass
+    service.write(CONFIG, SLOW)
+    assert waiting.communicate()[0] == "{}\n"  # it has waited in the socket
+    assert service.call("ping") == {}
+    assert service.shown("ActiveState", "llmd.socket") == "active"
+
+
 def test_a_stop_lets_the_calls_in_flight_finish_and_the_next_call_starts_it_again(service: UserManager) -> None:
     service.write(CONFIG, SLOW)
     service.call("ping")
