@@ -185,7 +185,7 @@ def test_what_is_given_in_the_wrong_place_is_told_where_it_is_given() -> None:
         for use in (
             lambda: create_adapter("echo/echo", wrong),
             lambda: adapter.execute_prompt("x", wrong),
-            lambda: adapter.execute_prompt("x", {}),  # type: ignore[arg-type]
+            lambda: adapter.execute_prompt("x", {}),
             lambda: asyncio.run(adapter.async_execute_prompt("x", wrong)),
         ):
             with pytest.raises(TypeError, match="config: expected a RunConfig, got dict"):
