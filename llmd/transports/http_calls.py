@@ -183,7 +183,8 @@ class _Streamed(Response):
                     await self._run(into.send)
                     self._whole = True
 
-        async with self._started(task), pieces, anyio.create_task_group() as watch:
+        # In this order: a call must find itself called off before it finds that nobody takes its pieces.
+        async with pieces, self._started(task), anyio.create_task_group() as watch:
             watch.start_soon(_cancel_when_gone, receive, watch.cancel_scope)
             await self._pass_on(pieces, scope, receive, send)
             watch.cancel_scope.cancel()

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
+from starlette.types import Message
 
+from llmd.rpc.hub import Hub
+from llmd.settings import Limits
+from llmd.transports.http_calls import Calls, Pieces
 from tests.support.daemon import RunningDaemon, running_daemon
 from tests.transports.test_http import ECHO
 from tests.transports.test_tcp import free_port
@@ -107,3 +112,33 @@ def test_calls_in_flight_hold_so_many_bytes_in_all(daemon: RunningDaemon, port: 
         wait_until_in_flight(daemon, port)
         response = httpx.post(url, json={**ECHO, "prompt": "x" * 300}, headers=headers, timeout=20)
         assert (response.status_code, response.json()["error"]["data"]["kind"]) == (429, "busy")
+
+
+@pytest.mark.anyio
+async def test_a_client_that_goes_away_while_it_is_sent_to_cancels_too() -> None:
+    unused: Any = None
+    hub = Hub(unused, Limits)
+    how: list[type[BaseException]] = []
+    sending = anyio.Event()
+
+    async def run(send: Pieces) -> None:
+        try:
+            while True:
+                await send(b"piece")
+        except BaseException as error:
+            how.append(type(error))
+            raise
+
+    async def receive() -> Message:
+        await sending.wait()
+        await anyio.wait_all_tasks_blocked()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            sending.set()
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as group:
+        await Calls(hub, group, False).streamed(run, b"")({}, receive, send)
+    assert how == [anyio.get_cancelled_exc_class()]
