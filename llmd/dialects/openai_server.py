@@ -167,7 +167,7 @@ def _take(params: dict[str, Any], name: str, value: Any) -> bool:
     """Put a member into llmd's words; whether it has some."""
     if name in ("temperature", "top_p", "stop", "seed"):
         params[name] = value
-    elif name == "reasoning_effort" and value in _EFFORTS:
+    elif name == "reasoning_effort" and isinstance(value, str) and value in _EFFORTS:
         params["reasoning"] = {"effort": value}
     elif name == "tools" and (tools := _converted(value, list[_Tool])):
         params["tools"] = [

@@ -55,6 +55,8 @@ def test_a_model_that_is_not_named_is_left_to_the_rules(model: str | None) -> No
         ({"stop": ["a"]}, {"stop": ["a"]}),
         ({"reasoning_effort": "low"}, {"reasoning": Reasoning(effort="low")}),
         ({"reasoning_effort": "max"}, {"more": {"reasoning_effort": "max"}}),
+        ({"reasoning_effort": ["low"]}, {"more": {"reasoning_effort": ["low"]}}),
+        ({"reasoning_effort": {}}, {"more": {"reasoning_effort": {}}}),
         ({"tools": [TOOL]}, {"tools": [Tool("f", SCHEMA)], "more": {"tools[0].function.strict": True}}),
         ({"tools": [TOOL, {"type": "custom"}]}, {"more": {"tools": [TOOL, {"type": "custom"}]}}),
         ({"tool_choice": "any"}, {"tool_choice": "required"}),
