@@ -89,6 +89,17 @@ def parse(text: bytes, batch_max: int = BATCH_MAX) -> Message | None:
     return None
 
 
+def is_json(text: bytes) -> bool:
+    """Whether it is JSON of any kind, by the measure of `parse`."""
+    try:
+        if not text.isascii():
+            text.decode()
+        msgspec.json.decode(text, type=Raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    return True
+
+
 def _batch_item(item: Raw) -> Item:
     if memoryview(item)[0] == ord("{"):
         return _item(_decode_object(item))

@@ -108,6 +108,8 @@ class _Methods:
 
     async def execute(self, request: Request) -> Response:
         ctx, body = await self._calls.admit_json(request)
+        if not jsonrpc.is_json(body):
+            raise LLMError("parse_error", "the body is not JSON in UTF-8")
         method = request.url.path.removeprefix("/")
         if "text/event-stream" in request.headers.get("accept", ""):
             return self._events(method, ctx, body)

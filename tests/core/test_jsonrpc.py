@@ -14,6 +14,7 @@ from llmd.core.jsonrpc import (
     Call,
     Ignored,
     Invalid,
+    is_json,
     parse,
     render_batch,
     render_notification,
@@ -229,3 +230,19 @@ def test_an_array_of_millions_is_read_over_and_not_made() -> None:
     assert isinstance(found, Batch)
     assert len(found.items) == 4
     assert parse(b"[" + b"{}," * 1000 + b"nonsense]", batch_max=3) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b' {"a": "\xc3\xa4"} ', True),
+        (b"1", True),
+        (b"", False),
+        (b"{", False),
+        (b'{"a": "\xff"}', False),
+        (b"[" * 100_000, False),
+    ],
+    ids=lambda value: repr(value)[:20],
+)
+def test_json_is_told_from_what_is_none(text: bytes, expected: bool) -> None:
+    assert is_json(text) == expected

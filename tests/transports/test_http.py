@@ -84,10 +84,19 @@ def test_an_error_has_the_status_that_fits(
     assert (response.status_code, kind(response)) == (status, expected)
 
 
-def test_what_is_not_json_is_told(client: httpx.Client) -> None:
+@pytest.mark.parametrize("body", [b"", b" ", b"{", b'{"prompt": "\xff"}', b'{"prompt": "x"} {}'], ids=repr)
+def test_what_is_not_json_is_told(client: httpx.Client, body: bytes) -> None:
     headers = {"content-type": "application/json"}
-    assert kind(client.post("/execute", content=b"{", headers=headers)) == "invalid_params"
-    assert client.post("/rpc", content=b"{", headers=headers).json()["error"]["code"] == -32700
+    for path, accept in (("/execute", "*/*"), ("/execute", "text/event-stream"), ("/execute_many", "*/*")):
+        response = client.post(path, content=body, headers={**headers, "accept": accept})
+        assert (response.status_code, response.json()["error"]["code"]) == (400, -32700)
+    assert client.post("/rpc", content=body, headers=headers).json()["error"]["code"] == -32700
+
+
+@pytest.mark.parametrize("body", [b"1", b"[1]", b'"prompt"', b"[]", b" {}"], ids=repr)
+def test_json_that_holds_no_params_is_told(client: httpx.Client, body: bytes) -> None:
+    response = client.post("/execute", content=body, headers={"content-type": "application/json"})
+    assert (response.status_code, kind(response)) == (400, "invalid_params")
 
 
 def events(response: httpx.Response) -> list[tuple[str, Any]]:
