@@ -7,7 +7,7 @@ Origin must be of this machine and the body must say that it is JSON, which no f
 import logging
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import anyio
 import msgspec
@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llmd.context import Context
 from llmd.core import jsonrpc
@@ -75,7 +76,7 @@ async def _run(server: uvicorn.Server, listener: socket.socket) -> None:
         await server.serve([listener])
 
 
-def _application(calls: Calls) -> Starlette:
+def _application(calls: Calls) -> ASGIApp:
     methods, openai, metrics = _Methods(calls), openai_api.OpenAIApi(calls), Metrics(calls.hub)
 
     async def healthz(request: Request) -> Response:
@@ -85,7 +86,7 @@ def _application(calls: Calls) -> Starlette:
         calls.admit(request)
         return Response(metrics.text(), media_type=CONTENT_TYPE)
 
-    return Starlette(
+    application = Starlette(
         routes=[
             Route("/execute", methods.execute, methods=["POST"]),
             Route("/execute_many", methods.execute, methods=["POST"]),
@@ -98,6 +99,12 @@ def _application(calls: Calls) -> Starlette:
         ],
         exception_handlers={404: _no_such_route, 405: _no_such_route, LLMError: _refused, Exception: _broken},
     )
+
+    async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
+        with suppress(Exception):  # raised again behind _broken, for the server to log it with its text
+            await application(scope, receive, send)
+
+    return quiet
 
 
 class _Methods:

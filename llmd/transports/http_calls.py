@@ -13,7 +13,7 @@ import anyio
 import msgspec
 from anyio.abc import TaskGroup
 from msgspec import Raw
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -89,13 +89,19 @@ class Calls:
         ctx = self.admit(request)
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
             raise LLMError("invalid_request", "the body must be JSON, with `Content-Type: application/json`")
+        return ctx, await self._body(request)
+
+    async def _body(self, request: Request) -> bytes:
         limit = self.hub.limits().frame_bytes
         body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > limit:
-                raise LLMError("too_large", f"the body is longer than {limit} bytes", limit=limit)
-        return ctx, bytes(body)
+        try:
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > limit:
+                    raise LLMError("too_large", f"the body is longer than {limit} bytes", limit=limit)
+        except ClientDisconnect:
+            raise LLMError("cancelled", "the client went away") from None
+        return bytes(body)
 
     def _has_token(self, request: Request, ctx: Context) -> bool:
         params = Raw(msgspec.json.encode({"token": bearer_token(request)}))

@@ -1,6 +1,7 @@
 """HTTP: the payload of the command line, JSON-RPC, streams, errors with their status, and who may not call."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,8 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from llmd import paths
+from llmd.context import Context
+from llmd.transports import http
 from tests.support.daemon import RunningDaemon, running_daemon
 from tests.support.stranger import as_stranger, needs_root
 from tests.transports.test_tcp import free_port
@@ -214,3 +218,22 @@ def test_http_is_loaded_only_by_a_daemon_that_listens_there(tmp_path: Path) -> N
     with running_daemon(tmp_path) as daemon, daemon.wire() as wire:
         wire.call("ping")
         assert "httptools" not in Path(f"/proc/{daemon.process.pid}/maps").read_text()
+
+
+@pytest.mark.anyio
+async def test_what_breaks_is_logged_once_without_its_text(caplog: pytest.LogCaptureFixture) -> None:
+    secret = "sk-1"
+
+    class Broken:
+        hub: Any = None
+
+        def admit(self, request: Request) -> Context:
+            raise ValueError(secret)
+
+    calls: Any = Broken()
+    transport = httpx.ASGITransport(http._application(calls))  # which raises what the server would log
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        assert kind(await client.get("/v1/models")) == "internal_error"
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert "ValueError" in record.getMessage()
+    assert secret not in caplog.text

@@ -3,7 +3,7 @@
 import json
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +49,18 @@ def daemon(tmp_path: Path, port: int) -> Iterator[RunningDaemon]:
         yield running
 
 
-def raw_post(port: int, params: dict[str, Any], **headers: str) -> socket.socket:
-    """A request on a connection that the test can break."""
+def raw_post(
+    port: int, params: dict[str, Any], headers: Mapping[str, str] | None = None, missing: int = 0
+) -> socket.socket:
+    """A request on a connection that the test can break; its body tells of so many bytes more than are sent."""
     body = json.dumps(params)
     lines = [
         "POST /execute HTTP/1.1",
         "Host: 127.0.0.1",
         "Content-Type: application/json",
-        f"Content-Length: {len(body)}",
+        f"Content-Length: {len(body) + missing}",
     ]
-    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     connection = socket.create_connection(("127.0.0.1", port), timeout=20)
     connection.sendall(("\r\n".join(lines) + "\r\n\r\n" + body).encode())
     return connection
@@ -78,11 +80,21 @@ def wait_until_in_flight(daemon: RunningDaemon, port: int) -> None:
 
 @pytest.mark.parametrize("headers", [{}, EVENTS], ids=["whole", "streamed"])
 def test_a_client_that_goes_away_cancels_its_call(daemon: RunningDaemon, port: int, headers: dict[str, str]) -> None:
-    with raw_post(port, {**ECHO, "model": "stuck/x"}, **headers):
+    with raw_post(port, {**ECHO, "model": "stuck/x"}, headers):
         wait_until_in_flight(daemon, port)
     # Were the call still in flight, the drain would wait for it, as long as `stop` does for the process.
     assert daemon.stop() == 0
     assert "Traceback" not in daemon.log.read_text()
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS], ids=["whole", "streamed"])
+def test_a_client_that_goes_away_in_the_middle_of_its_body_is_no_error(
+    daemon: RunningDaemon, port: int, headers: dict[str, str]
+) -> None:
+    with raw_post(port, ECHO, headers, missing=10):
+        wait_until_in_flight(daemon, port)
+    assert daemon.stop() == 0
+    assert "ERROR" not in daemon.log.read_text()
 
 
 def test_a_stop_finishes_what_is_in_flight(daemon: RunningDaemon, port: int) -> None:
@@ -98,7 +110,7 @@ def test_a_stop_that_cannot_wait_says_so(tmp_path: Path, port: int, headers: dic
     config = CONFIG.format(port=port, drain_ms=100)
     with (
         running_daemon(tmp_path, config=config) as daemon,
-        raw_post(port, {**ECHO, "model": "stuck/x"}, **headers) as connection,
+        raw_post(port, {**ECHO, "model": "stuck/x"}, headers) as connection,
     ):
         wait_until_in_flight(daemon, port)
         assert daemon.stop() == 0
