@@ -169,7 +169,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     connections: Positive = 1024
     input_bytes: Positive = 256 * 2**20  # unfinished messages and calls in flight, all connections together
     output_bytes: Positive = 2**20  # a connection's replies waiting to be written, above which reading from it stops
-    auth_bytes: Positive = 4096  # a message before auth
+    auth_bytes: Positive = 4096  # a message before auth; over HTTP the head of a request
     auth_ms: Positive = 5000
     stalled_write_ms: Positive = 10_000
     drain_ms: Positive = 30_000

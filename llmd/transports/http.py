@@ -30,6 +30,7 @@ from llmd.rpc.streams import DeltaStream
 from llmd.transports import openai_api
 from llmd.transports.http_calls import Calls, Pieces, cut_short
 from llmd.transports.http_messages import event, response
+from llmd.transports.http_protocol import bounded
 from llmd.transports.metrics import CONTENT_TYPE, Metrics
 
 log = logging.getLogger("llmd.transports")
@@ -50,7 +51,7 @@ async def serve(listener: socket.socket, hub: Hub, group: TaskGroup, require_tok
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = uvicorn.Config(
         _application(Calls(hub, group, require_token)),
-        http="httptools",
+        http=bounded(hub.limits),
         ws="none",
         lifespan="off",
         proxy_headers=False,
@@ -99,6 +100,8 @@ def _application(calls: Calls) -> ASGIApp:
         ],
         exception_handlers={404: _no_such_route, 405: _no_such_route, LLMError: _refused, Exception: _broken},
     )
+
+    application.router.redirect_slashes = False  # a path is one of these, or none
 
     async def quiet(scope: Scope, receive: Receive, send: Send) -> None:
         with suppress(Exception):  # raised again behind _broken, for the server to log it with its text

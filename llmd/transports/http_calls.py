@@ -92,15 +92,23 @@ class Calls:
         return ctx, await self._body(request)
 
     async def _body(self, request: Request) -> bytes:
-        limit = self.hub.limits().frame_bytes
+        limits = self.hub.limits()
+        limit, patience_s = limits.frame_bytes, limits.stalled_write_ms / 1000
+        too_large = LLMError("too_large", f"the body is longer than {limit} bytes", limit=limit)
+        if int(request.headers.get("content-length", 0)) > limit:
+            raise too_large
         body = bytearray()
-        try:
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > limit:
-                    raise LLMError("too_large", f"the body is longer than {limit} bytes", limit=limit)
-        except ClientDisconnect:
-            raise LLMError("cancelled", "the client went away") from None
+        with anyio.move_on_after(patience_s) as scope:
+            try:
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > limit:
+                        raise too_large
+                    scope.deadline = anyio.current_time() + patience_s
+            except ClientDisconnect:
+                raise LLMError("cancelled", "the client went away") from None
+        if scope.cancelled_caught:
+            raise LLMError("deadline_exceeded", "the rest of the body did not come: send it without long pauses")
         return bytes(body)
 
     def _has_token(self, request: Request, ctx: Context) -> bool:

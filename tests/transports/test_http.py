@@ -185,7 +185,9 @@ def test_what_a_form_can_send_is_refused(client: httpx.Client, content_type: str
     assert (response.status_code, kind(response)) == (400, "invalid_request")
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("GET", "/execute"), ("PUT", "/rpc"), ("POST", "/fly")])
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/"), ("GET", "/execute"), ("PUT", "/rpc"), ("POST", "/fly"), ("POST", "/execute/")]
+)
 def test_anything_else_says_what_there_is(client: httpx.Client, method: str, path: str) -> None:
     response = client.request(method, path)
     assert response.status_code == 404

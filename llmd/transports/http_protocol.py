@@ -1,0 +1,120 @@
+"""What uvicorn does not bound: how long the head of a request may be and take, and how long a client may leave unread
+what it is sent.
+"""
+
+import asyncio
+import logging
+from asyncio import TimerHandle
+from collections.abc import Callable
+from typing import cast
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from llmd.settings import Limits
+
+log = logging.getLogger("llmd.transports")
+
+
+def bounded(read: Callable[[], Limits]) -> type[asyncio.Protocol]:
+    """uvicorn's protocol within `auth_bytes` and `auth_ms` for a head, and `stalled_write_ms` for what is not read.
+
+    The head says who asks: it is to HTTP what comes before auth on the other listeners.
+    """
+
+    class Bounded(_Bounded):
+        limits = staticmethod(read)
+
+    return Bounded
+
+
+class _Bounded(HttpToolsProtocol):
+    limits: Callable[[], Limits]
+    _in_head = True
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._coming = _Timer(self.loop)
+        self._going = _Timer(self.loop)
+        super().connection_made(cast(asyncio.Transport, transport))
+        self._expect()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._coming.cancel()
+        self._going.cancel()
+
+    # -- what comes ---------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)  # the parser keeps what it has of a line, and tells of whole ones only
+        super().data_received(data)
+        if self._in_head and self._head_bytes > self.limits().auth_bytes and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too long.")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expect()
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head_bytes = False, 0
+        self._coming.cancel()
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.limits().auth_bytes:
+            raise ValueError("the head of the request is too long")  # the parser makes an answer of it
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._in_head = True
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete:  # whatever comes now is a body that was refused, or the next head
+            self._expect()
+
+    def _expect(self) -> None:
+        self._coming.start(self.limits().auth_ms, self._too_late)
+
+    def _too_late(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
+        else:
+            self._expect()  # a call is in flight, before a head that is not all there
+
+    # -- what goes ----------------------------------------------------------------------------------------------------
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._watch()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._going.cancel()
+
+    def _watch(self) -> None:
+        """A client may read slowly, but within each such time it reads something."""
+        left = self.transport.get_write_buffer_size()
+
+        def look() -> None:
+            if self.transport.get_write_buffer_size() < left:
+                self._watch()
+            else:
+                log.info("a connection over HTTP: dropped, it does not read")
+                self.transport.abort()
+
+        self._going.start(self.limits().stalled_write_ms, look)
+
+
+class _Timer:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._handle: TimerHandle | None = None
+
+    def start(self, ms: int, run: Callable[[], object]) -> None:
+        """Run it so late, instead of what was to be run."""
+        self.cancel()
+        self._handle = self._loop.call_later(ms / 1000, run)
+
+    def cancel(self) -> None:
+        if self._handle is not None:
+            self._handle.cancel()
