@@ -1,5 +1,6 @@
 """The README's examples do what it says: every console session is run and compared, every configuration is loaded."""
 
+import json
 import os
 import re
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from llmd import config
 from llmd.errors import KINDS
 from llmd.rpc import METHODS
 from tests.support.daemon import running_daemon
+from tests.support.engine import MODEL_NAME, Engine
 from tests.transports.test_tcp import free_port
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
@@ -36,11 +39,12 @@ SESSIONS = sessions()
 
 def run(command: str, ports: Mapping[str, int], directory: Path) -> str:
     """What a shell prints for this command, its exit status last unless it is 0."""
-    shim = directory / "bin" / "llmd"
-    shim.parent.mkdir()
-    shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m llmd "$@"\n')
-    shim.chmod(0o755)
-    env = {**os.environ, "PATH": f"{shim.parent}:{os.environ['PATH']}"}
+    shims = directory / "bin"
+    shims.mkdir()
+    for name, program in (("llmd", f"{sys.executable} -m llmd"), ("python", sys.executable)):
+        (shims / name).write_text(f'#!/bin/sh\nexec {program} "$@"\n')
+        (shims / name).chmod(0o755)
+    env = {**os.environ, "PATH": f"{shims}:{os.environ['PATH']}"}
     for scheme, port in ports.items():
         command = command.replace(PORTS[scheme], str(port))
     shell = ["bash", "-o", "pipefail", "-c", command]
@@ -73,6 +77,35 @@ def test_the_first_command_runs_a_payload_through_a_daemon(tmp_path: Path) -> No
     assert install == "pip install ."
     with running_daemon(tmp_path):
         assert run(call, {}, tmp_path).startswith('{"text": "hello", "finish_reason": "stop"')
+
+
+def served(directory: Path, monkeypatch: pytest.MonkeyPatch, settings: str) -> dict[str, Any]:
+    """What the README's server answers to the README's payload, with this configuration."""
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed here; .ci/run installs it")
+    (block,) = (block for block in blocks("sh") if "llmd.server" in block)
+    assert "python -m llmd.server --port 9999 &\n" in block
+    assert " localhost:9999/execute " in block
+    config = directory / "config.toml"
+    config.write_text(settings)
+    config.chmod(0o600)
+    monkeypatch.setenv("LLMD_CONFIG", str(config))
+    printed = run(f"trap 'kill $!' EXIT\n{block}", {"http": free_port()}, directory)
+    answer: dict[str, Any] = json.JSONDecoder().raw_decode(printed)[0]  # the server's log follows
+    return answer
+
+
+def test_the_server_answers_the_payload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert served(tmp_path, monkeypatch, 'default_model = "echo/echo"')["text"] == "Why is the sky blue?"
+
+
+def test_the_server_answers_with_what_a_real_llama_cpp_says(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = f'default_model = "work/{MODEL_NAME}"\n[providers.work]\nbase_url = "{engine.url}"\n'
+    answer = served(tmp_path, monkeypatch, settings)
+    assert answer["text"]
+    assert answer["usage"]["output_tokens"] > 0
 
 
 @pytest.mark.parametrize("text", blocks("toml"))
