@@ -163,9 +163,10 @@ async def test_models_are_those_that_could_be_called(tmp_path: Path) -> None:
         owners = {model["id"]: model["owned_by"] for model in listed["data"]}
         assert owners.items() >= {"auto": "llmd", "work/m1": "work", "work/m2": "work", "echo/echo": "echo"}.items()
         assert "closed/m9" not in owners
-        one = await llmd.http.get("/v1/models/work/m2")
+        there, elsewhere = "work/m2", "work/m3"
+        one = await llmd.http.get(f"/v1/models/{there}")
         assert one.json() == {"id": "work/m2", "object": "model", "created": 0, "owned_by": "work"}
-        none = await llmd.http.get("/v1/models/work/m3")
+        none = await llmd.http.get(f"/v1/models/{elsewhere}")
         assert (none.status_code, none.json()["error"]["code"]) == (404, "model_not_found")
 
 
