@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 import anyio
 import pytest
 from anyio.abc import TaskGroup
+from anyio.lowlevel import checkpoint
 
 from llmd.errors import LLMError
-from llmd.flushing import LAZY_S, RETRY_S, SETTLE_S, Flusher
+from llmd.flushing import GATHERING_TURNS_MAX, LAZY_S, RETRY_S, SETTLE_S, Flusher
 from llmd.journal import Batch, DurabilityLost, JournalEntry
 from tests.support.treasuries import ScriptedJournal, in_virtual_time, pass_time, refused, settle_down
 
@@ -67,6 +68,29 @@ async def test_all_who_wait_share_one_write() -> None:
         await settle_down()
         assert made.written() == [["a", "b", "c"]]
         assert sorted(made.done) == ["a", "b", "c"]
+
+
+@in_virtual_time
+async def test_a_write_takes_along_who_comes_in_the_next_turns() -> None:
+    async with desk() as made:
+        for name in "abcdefgh":
+            made.change(name)
+            made.wait(name)
+            await checkpoint()
+        await settle_down()
+        assert made.written() == [list("abcdefgh")]
+
+
+@in_virtual_time
+async def test_a_crowd_without_an_end_is_not_waited_for() -> None:
+    async with desk() as made:
+        for number in range(3 * GATHERING_TURNS_MAX):
+            made.change(str(number))
+            made.wait(str(number))
+            await checkpoint()
+        await settle_down()
+        first, *_ = made.written()
+        assert GATHERING_TURNS_MAX // 2 < len(first) < 2 * GATHERING_TURNS_MAX
 
 
 @in_virtual_time
