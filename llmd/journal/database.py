@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from llmd.journal import Batch, DurabilityLost, JournalEntry, StoreUnavailable, WriteFailed
-from llmd.journal.statements import MIGRATIONS, PRAGMAS, SIZES, TRIGGERS, Item, insertion, items_of, padded, pruning
+from llmd.journal.statements import MIGRATIONS, NOTHING, PRAGMAS, TAKE, VIEW, Pruning, values_of
 from llmd.journal.store_files import APPLICATION_ID, make_private, refuse_foreign, sync_directory
 from llmd.journal.wal import PAGE
 
@@ -60,7 +60,7 @@ class Database:
             for pragma in (*PRAGMAS, f"synchronous = {'FULL' if self._durability == 'full' else 'NORMAL'}"):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
             _migrate(connection, self._path, self._name)
-            for statement in TRIGGERS:
+            for statement in VIEW:
                 connection.execute(statement)
             (last,) = connection.execute("SELECT max(seq) FROM entries").fetchone()
         except BaseException:
@@ -108,55 +108,33 @@ class Database:
 
     def write(self, batch: Batch) -> None:
         """All of the batch, or nothing. Raises WriteFailed, DurabilityLost."""
-        items = items_of(batch, self.last)
         try:
-            if batch.entries:
-                items += self._pruning(batch.entries[-1].at_ms, PRUNED_MAX)
-            self._take(items)
+            pruning = self._pruning(batch.entries[-1].at_ms, PRUNED_MAX) if batch.entries else NOTHING
+            self._connection.execute(TAKE, values_of(batch, self.last, pruning))
         except sqlite3.Error as error:
             self._find_out(error, batch)
-        except BaseException:
-            self._roll_back()
-            raise
         self.last += len(batch.entries)
 
     def prune(self, now_ms: int) -> None:
         """Remove old entries, as many as may go at a start, where they can. Raises StoreUnavailable."""
         with _unavailable(self._name):
             try:
-                self._take(self._pruning(now_ms, PRUNED_AT_START_MAX))
+                if (pruning := self._pruning(now_ms, PRUNED_AT_START_MAX)) is not NOTHING:
+                    self._connection.execute(TAKE, values_of(Batch({}, []), self.last, pruning))
             except sqlite3.Error as error:
                 if name_of(error) in FSYNC_ERRORS:
                     raise
                 log.warning("old entries of the ledger %s stay: %s", self._name, reason_of(error))
 
-    def _pruning(self, now_ms: int, most: int) -> list[Item]:
+    def _pruning(self, now_ms: int, most: int) -> Pruning:
         if self._oldest is None:
             self._read_oldest()
         if self._oldest is None or abs(now_ms - self._oldest[1]) <= KEPT_MS:
-            return []
+            return NOTHING
         # The latest stays: its number is the one from which they go on growing.
-        before = min(self._oldest[0] + most, self.last)
+        below = min(self._oldest[0] + most, self.last)
         self._oldest = None
-        return [pruning(before, now_ms, KEPT_MS)]
-
-    def _take(self, items: list[Item]) -> None:
-        if len(items) > SIZES[-1]:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for first in range(0, len(items), SIZES[-1]):
-                self._insert(items[first : first + SIZES[-1]])
-            self._connection.execute("COMMIT")
-        elif items:
-            self._insert(items)
-
-    def _insert(self, items: list[Item]) -> None:
-        values = padded(items)
-        self._connection.execute(insertion(len(values) // 6), values)
-
-    def _roll_back(self) -> None:
-        """Where a batch took several statements. One statement is rolled back by SQLite."""
-        if self._connection.in_transaction:
-            self._connection.rollback()
+        return below, now_ms, KEPT_MS
 
     def _find_out(self, error: sqlite3.Error, batch: Batch) -> None:
         """Whether the batch is there in spite of the error. Returns if it is; raises WriteFailed, DurabilityLost."""
@@ -164,7 +142,6 @@ class Database:
             raise DurabilityLost(reason_of(error)) from None
         try:
             try:
-                self._roll_back()
                 written = self._has(batch)
             except sqlite3.Error as broken:
                 log.warning("the ledger %s is opened again: %s", self._name, reason_of(broken))

@@ -255,21 +255,22 @@ def test_what_cannot_be_found_out_is_said(database: Database, monkeypatch: pytes
         database.write(numbered(1))
 
 
-def test_a_batch_of_several_statements_that_fails_in_its_last_leaves_nothing(database: Database) -> None:
-    many = Batch(rows={f"{number}": b"" for number in range(1200)}, entries=[JournalEntry(0, "r", b"")])
-    names: list[str | None] = [None, None, None, "SQLITE_FULL"]
-    database._connection = Failing(database._connection, names)  # type: ignore[assignment] - a stand-in
-    with pytest.raises(WriteFailed):
+def test_a_large_batch_that_has_no_room_leaves_nothing_of_itself(database: Database) -> None:
+    many = Batch(rows={f"{number}": b"x" * 1000 for number in range(1200)}, entries=[JournalEntry(0, "r", b"")])
+    (usual,) = database._connection.execute("PRAGMA max_page_count").fetchone()
+    database._connection.execute("PRAGMA max_page_count = 100")
+    with pytest.raises(WriteFailed, match="SQLITE_FULL"):
         database.write(many)
     assert database.counts() == (0, 0)
+    database._connection.execute(f"PRAGMA max_page_count = {usual}")
     database.write(many)
     assert database.counts() == (1200, 1)
 
 
 def test_a_batch_that_cannot_be_written_at_all_is_not_in_the_way_of_the_next(database: Database, path: Path) -> None:
-    wrong = JournalEntry(1 << 70, "r", b"")
-    with pytest.raises(OverflowError):
-        database.write(Batch(rows={f"{number}": b"" for number in range(1200)}, entries=[wrong]))
+    wrong = JournalEntry(0, "\ud800", b"")  # no text of any encoding
+    with pytest.raises(UnicodeEncodeError):
+        database.write(Batch(rows={"a": b""}, entries=[wrong]))
     database.write(numbered(1))
     copy = path.with_name("copy.db")
     copy.write_bytes(path.read_bytes())
