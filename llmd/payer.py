@@ -244,9 +244,10 @@ class _Attempt:
 
     def check_bound(self) -> None:
         """Raises budget_denied where what it could cost cannot be told and has to be."""
+        if self._full.bound.sound or not self._strict:
+            return
         row = self._row
-        limited = _limited(self._treasury, self._budget) & (GUARDS ^ guard("requests"))
-        if self._strict and not self._full.bound.sound and limited:
+        if _limited(self._treasury, self._budget) & (GUARDS ^ guard("requests")):
             reason = (
                 f"what {row.target} could cost cannot be told: configure its context_tokens, or use a budget "
                 'whose `enforcement` is "estimate"'

@@ -12,6 +12,7 @@ from llmd.core.budget import Budget
 from llmd.errors import LLMError
 
 _NOTHING = Amounts()
+_GUARDS = tuple((unit, guard(unit)) for unit in UNITS)
 
 
 def snapshot(now: Now, budget: Budget) -> Snapshot:
@@ -30,7 +31,9 @@ def snapshot(now: Now, budget: Budget) -> Snapshot:
         held=_told(account.held),
         uncertain=_told(account.uncertain),
         overrun=_told(account.overrun),
-        available={unit: amount if limited & guard(unit) else None for unit, amount in zip(UNITS, left, strict=True)},
+        available={
+            unit: amount if limited & mark else None for (unit, mark), amount in zip(_GUARDS, left, strict=True)
+        },
         children=len(budget.children),
         lease_s=terms.lease_s,
         enforcement=terms.enforcement,
