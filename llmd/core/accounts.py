@@ -9,7 +9,19 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmd.books import UNITS, Unit
-from llmd.core.amounts import FULL_LANE, GUARDS, ONES, UNLIMITED, Packed, greatest, lanes, pack_lanes, touched
+from llmd.core.amounts import (
+    FULL_LANE,
+    GUARDS,
+    ONES,
+    UNLIMITED,
+    Packed,
+    excess,
+    greatest,
+    lanes,
+    least,
+    pack_lanes,
+    touched,
+)
 from llmd.core.windows import Span
 from llmd.scalars import AMOUNT_MAX
 
@@ -127,15 +139,12 @@ def release(account: Account, above: Path) -> None:
 
 def available(path: Path, *, firm: bool = False) -> list[int]:
     """What could be used more at the bottom of `path`, unit by unit; counted to AMOUNT_MAX where nothing limits it."""
-    left: list[int] | None = None
+    left: Packed | None = None
     for account in reversed(path):
         used = account.firm if firm else account.used
-        own = [limit - amount for limit, amount in zip(lanes(account.ceiling ^ GUARDS), lanes(used), strict=True)]
-        if left is not None:
-            unspent = lanes(greatest(used, account.floor) - used)
-            own = [min(mine, spare + max(0, above)) for mine, spare, above in zip(own, unspent, left, strict=True)]
-        left = own
-    return [max(0, amount) for amount in left or ()]
+        own = excess(account.ceiling ^ GUARDS, used)
+        left = own if left is None else least(own, left + excess(account.floor, used))
+    return lanes(left or 0)
 
 
 def limited_units(path: Path) -> Packed:

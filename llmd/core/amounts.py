@@ -93,6 +93,11 @@ def greatest(a: Packed, b: Packed) -> Packed:
     return b ^ (a ^ b) & mask
 
 
+def least(a: Packed, b: Packed) -> Packed:
+    """The lesser of the two in each lane."""
+    return a + b - greatest(a, b)
+
+
 def excess(a: Packed, b: Packed) -> Packed:
     """What `a` is above `b`, lane by lane, 0 where it is not."""
     return greatest(a, b) - b

@@ -7,7 +7,7 @@ from msgspec.structs import asdict
 from llmd.books import UNITS, Amounts, Branch, Snapshot, Tree
 from llmd.clock import Now
 from llmd.core.accounts import available, limited_units
-from llmd.core.amounts import UNLIMITED, Packed, greatest, guard, unpack
+from llmd.core.amounts import UNLIMITED, Packed, guard, least, unpack
 from llmd.core.budget import Budget
 from llmd.errors import LLMError
 
@@ -72,4 +72,4 @@ def tree(now: Now, tops: Iterable[Budget], after: str | None, limit: int, *, dee
 
 def _told(packed: Packed) -> Amounts:
     """What a client may be told: an amount that every JSON reader keeps exactly."""
-    return unpack(packed + UNLIMITED - greatest(packed, UNLIMITED)) if packed else _NOTHING
+    return unpack(least(packed, UNLIMITED)) if packed else _NOTHING

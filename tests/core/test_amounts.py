@@ -17,6 +17,7 @@ from llmd.core.amounts import (
     excess,
     greatest,
     lanes,
+    least,
     pack,
     pack_all,
     pack_lanes,
@@ -53,10 +54,13 @@ def test_units_that_are_not_given_are_those_of_the_default(amounts: dict[str, in
 
 
 @given(counters, counters)
-def test_the_greater_the_excess_and_what_is_touched_are_those_of_each_unit(one: list[int], other: list[int]) -> None:
+def test_the_greater_the_lesser_the_excess_and_what_is_touched_are_those_of_each_unit(
+    one: list[int], other: list[int]
+) -> None:
     a, b = pack_lanes(one), pack_lanes(other)
     pairs = list(zip(one, other, strict=True))
     assert lanes(greatest(a, b)) == [max(pair) for pair in pairs]
+    assert lanes(least(a, b)) == [min(pair) for pair in pairs]
     assert lanes(excess(a, b)) == [max(0, mine - its) for mine, its in pairs]
     assert touched(a) == guards([amount > 0 for amount in one])
 
