@@ -34,6 +34,10 @@ class Desk:
         self._batch.rows[name] = (value or name).encode()
         self._batch.entries.append(JournalEntry(0, name, b""))
 
+    def ask(self, name: str) -> None:
+        self.change(name)
+        self.wait(name)
+
     def wait(self, name: str, *, settled: bool = False, scope: anyio.CancelScope | None = None) -> None:
         async def run() -> None:
             with scope or anyio.CancelScope():
@@ -63,8 +67,7 @@ async def desk() -> AsyncIterator[Desk]:
 async def test_all_who_wait_share_one_write() -> None:
     async with desk() as made:
         for name in "abc":
-            made.change(name)
-            made.wait(name)
+            made.ask(name)
         await settle_down()
         assert made.written() == [["a", "b", "c"]]
         assert sorted(made.done) == ["a", "b", "c"]
@@ -74,8 +77,7 @@ async def test_all_who_wait_share_one_write() -> None:
 async def test_a_write_takes_along_who_comes_in_the_next_turns() -> None:
     async with desk() as made:
         for name in "abcdefgh":
-            made.change(name)
-            made.wait(name)
+            made.ask(name)
             await checkpoint()
         await settle_down()
         assert made.written() == [list("abcdefgh")]
@@ -85,8 +87,7 @@ async def test_a_write_takes_along_who_comes_in_the_next_turns() -> None:
 async def test_a_crowd_without_an_end_is_not_waited_for() -> None:
     async with desk() as made:
         for number in range(3 * GATHERING_TURNS_MAX):
-            made.change(str(number))
-            made.wait(str(number))
+            made.ask(str(number))
             await checkpoint()
         await settle_down()
         first, *_ = made.written()
@@ -97,12 +98,10 @@ async def test_a_crowd_without_an_end_is_not_waited_for() -> None:
 async def test_what_comes_during_a_write_is_durable_only_with_the_next_one() -> None:
     async with desk() as made:
         made.journal.stall()
-        made.change("a")
-        made.wait("a")
+        made.ask("a")
         await settle_down()
         assert made.journal.writing
-        made.change("b")
-        made.wait("b")
+        made.ask("b")
         await settle_down()
         assert made.done == [], "nothing is durable yet"
         go = made.journal.go
@@ -133,8 +132,7 @@ async def test_what_nobody_waits_for_is_written_with_what_somebody_does() -> Non
         made.change("a")
         made.flusher.changed()
         await settle_down()
-        made.change("b")
-        made.wait("b")
+        made.ask("b")
         await settle_down()
         assert made.written() == [["a", "b"]]
 
@@ -181,8 +179,7 @@ async def test_a_failed_write_is_told_to_its_waiters_and_written_in_order_when_i
 async def test_who_waits_while_it_fails_is_told_when_it_works_again() -> None:
     async with desk() as made:
         made.journal.failing = True
-        made.change("a")
-        made.wait("a")
+        made.ask("a")
         await settle_down()
         made.journal.failing = False
         made.wait("later")
@@ -203,8 +200,7 @@ async def lose(desks: list[Desk]) -> None:
     async with desk() as made:
         desks.append(made)
         made.journal.lost = True
-        made.change("a")
-        made.wait("a")
+        made.ask("a")
         await pass_time(10)
 
 
@@ -279,8 +275,7 @@ async def test_one_that_is_not_cancelled_waits_as_long_as_the_disk_takes() -> No
 async def test_what_is_left_at_the_end_is_written_once() -> None:
     async with desk() as made:
         made.journal.stall()
-        made.change("a")
-        made.wait("a")
+        made.ask("a")
         await settle_down()
         made.change("b")
         made.flusher.changed()
@@ -294,8 +289,7 @@ async def test_what_is_left_at_the_end_is_written_once() -> None:
 async def test_what_could_not_be_written_is_tried_once_more_at_the_end() -> None:
     async with desk() as made:
         made.journal.failing = True
-        made.change("a")
-        made.wait("a")
+        made.ask("a")
         await settle_down()
     made.journal.failing = False
     await made.flusher.finish()

@@ -268,9 +268,8 @@ def test_a_large_batch_that_has_no_room_leaves_nothing_of_itself(database: Datab
 
 
 def test_a_batch_that_cannot_be_written_at_all_is_not_in_the_way_of_the_next(database: Database, path: Path) -> None:
-    wrong = JournalEntry(0, "\ud800", b"")  # no text of any encoding
     with pytest.raises(UnicodeEncodeError):
-        database.write(Batch(rows={"a": b""}, entries=[wrong]))
+        database.write(Batch(rows={"a": b""}, entries=[JournalEntry(0, "\ud800", b"")]))
     database.write(numbered(1))
     copy = path.with_name("copy.db")
     copy.write_bytes(path.read_bytes())
