@@ -9,7 +9,6 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import anyio
 import anyio.to_thread
@@ -40,10 +39,7 @@ from llmd.transports import unix
 from llmd.transports.accepting import accept_all
 from llmd.transports.claims import GIVE_WAY, Claim
 from llmd.treasury import Treasury
-from llmd.upstreams import Upstreams
-
-if TYPE_CHECKING:
-    from llmd.providers import AiohttpTransport
+from llmd.upstreams import Carrier, Upstreams
 
 log = logging.getLogger("llmd.daemon")
 
@@ -78,7 +74,7 @@ class Daemon:
         self._config = config.load(env, options.config)
         self._claim = Claim(env, key_variables(self._config.catalog.providers), options.spawned)
         self._token: bytes | None = None
-        self._transport: AiohttpTransport | None = None
+        self._carrier = Carrier()
         self._lost: StoreUnavailable | None = None
         self._reloading = anyio.Lock()
         self._draining = anyio.CancelScope()  # its deadline is set when the daemon begins to stop
@@ -147,8 +143,7 @@ class Daemon:
                     await self._finish_calls()
                     await self._say_goodbye()
                     connections.cancel_scope.cancel()
-                if self._transport is not None:
-                    await self._transport.aclose()
+                await self._carrier.aclose()
                 own.cancel_scope.cancel()
         if self._lost is not None:
             raise self._lost
@@ -161,14 +156,7 @@ class Daemon:
 
     def _build(self, loaded: Config) -> Upstreams:
         rules = loaded.settings.routing.rules
-        return Upstreams(loaded.catalog, self._env, self._open_transport, rules, self._traffic)
-
-    def _open_transport(self) -> "AiohttpTransport":
-        if self._transport is None:
-            from llmd.providers import AiohttpTransport
-
-            self._transport = AiohttpTransport()
-        return self._transport
+        return Upstreams(loaded.catalog, self._env, self._carrier.open, rules, self._traffic)
 
     def _is_token(self, token: str) -> bool:
         return self._token is not None and hmac.compare_digest(self._token, token.encode())

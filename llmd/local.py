@@ -7,7 +7,6 @@ import itertools
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import anyio
@@ -28,10 +27,7 @@ from llmd.policy import RoutingPolicy
 from llmd.replays import Replays
 from llmd.traffic import Traffic
 from llmd.treasury import Treasury
-from llmd.upstreams import Upstreams
-
-if TYPE_CHECKING:
-    from llmd.providers import AiohttpTransport
+from llmd.upstreams import Carrier, Upstreams
 
 
 class _NoConnection:
@@ -57,10 +53,10 @@ class Local:
 
     def __init__(self, engine: Engine, loaded: Config, env: Mapping[str, str]) -> None:
         self.home: object = self
-        self._engine = engine
         self._env = env
         self._config = loaded
-        self._transport: AiohttpTransport | None = None
+        self._carrier = Carrier()
+        engine.stack.push_async_callback(self._carrier.aclose)
         self._traffic = Traffic()
         self._upstreams = self._build()
         self._ruled: WeakKeyDictionary[RoutingPolicy, tuple[Upstreams, Upstreams]] = WeakKeyDictionary()
@@ -114,16 +110,8 @@ class Local:
         return Context(self._peer, f"library.{next(self._numbers)}", anyio.current_time(), self._connection)
 
     def _build(self) -> Upstreams:
-        loaded = self._config
-        return Upstreams(loaded.catalog, self._env, self._open_transport, loaded.settings.routing.rules, self._traffic)
-
-    def _open_transport(self) -> "AiohttpTransport":
-        if self._transport is None:
-            from llmd.providers import AiohttpTransport
-
-            self._transport = AiohttpTransport()
-            self._engine.stack.push_async_callback(self._transport.aclose)
-        return self._transport
+        rules = self._config.settings.routing.rules
+        return Upstreams(self._config.catalog, self._env, self._carrier.open, rules, self._traffic)
 
 
 async def local(engine: Engine, loaded: Config | None = None) -> Local:

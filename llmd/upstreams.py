@@ -24,6 +24,24 @@ HEALTH_MAX_AGE_S = 5.0
 OFFERS_MAX_AGE_S = 300.0
 
 
+class Carrier:
+    """What carries HTTP to all providers: loaded and opened with its first use, inside the running loop."""
+
+    def __init__(self) -> None:
+        self._transport: AiohttpTransport | None = None
+
+    def open(self) -> "AiohttpTransport":
+        if self._transport is None:
+            from llmd.providers import AiohttpTransport
+
+            self._transport = AiohttpTransport()
+        return self._transport
+
+    async def aclose(self) -> None:
+        if self._transport is not None:
+            await self._transport.aclose()
+
+
 class Upstreams:
     """One configuration's providers and rules. A reload makes a new one; the transport and the traffic outlive it.
 

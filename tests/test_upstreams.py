@@ -3,6 +3,7 @@
 from typing import Any
 
 import anyio
+import httpx
 import msgspec
 import pytest
 
@@ -12,7 +13,7 @@ from llmd.dialects.base import Offered
 from llmd.echo import EchoProvider
 from llmd.providers import AiohttpTransport, HttpProvider
 from llmd.settings import KeySettings, ModelSettings, ProviderSettings
-from llmd.upstreams import Upstreams
+from llmd.upstreams import Carrier, Upstreams
 from tests.support.upstream import Exchange, Refusing, Script, Upstream, scripted
 
 pytestmark = pytest.mark.anyio
@@ -55,6 +56,16 @@ async def test_each_provider_is_made_once_and_echo_without_what_carries_http() -
         found = upstreams(made("work", base_url="http://127.0.0.1:9/v1"), transport=transport)
         assert isinstance(found.provider("work"), HttpProvider)
         assert found.provider("work") is found.provider("work")
+
+
+async def test_what_carries_http_is_opened_once_and_closed_where_it_was_opened() -> None:
+    carrier = Carrier()
+    await carrier.aclose()
+    opened = carrier.open()
+    assert carrier.open() is opened
+    await carrier.aclose()
+    with pytest.raises(httpx.ReadError):  # open, it would not even connect
+        await opened.handle_async_request(httpx.Request("GET", "http://127.0.0.1:9/"))
 
 
 async def test_health_tells_who_has_a_key_and_which_models_are_known_without_asking_anybody() -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from llmd.books import UNITS, Enforcement, Window
 from llmd.cli.budget_calls import Json, Refused, ask, frames, named, waiting_for_changes, whole_statement, whole_tree
-from llmd.cli.call import RESULT, RPC_ERROR, complain, connect, guarded, write_utf8
+from llmd.cli.call import RESULT, RPC_ERROR, add_json, add_no_spawn, add_socket, complain, connect, guarded, write_utf8
 from llmd.scalars import AMOUNT_MAX
 
 if TYPE_CHECKING:
@@ -37,9 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             name, help=text, description=text, formatter_class=parser.formatter_class, allow_abbrev=False
         )
         options.set_defaults(work=work)
-        where = "the daemon's socket; default: $LLMD_SOCKET, else this user's"
-        options.add_argument("--socket", metavar="PATH", help=where)
-        options.add_argument("--json", action="store_true", help="print what the daemon answers")
+        add_socket(options)
+        add_json(options)
         return options
 
     _add_open_arguments(action("open", _open, "open a budget, and print its handle"))
@@ -67,7 +66,7 @@ def _add_open_arguments(options: argparse.ArgumentParser) -> None:
     lease = "without use for so long, it closes; default: 3600"
     options.add_argument("--lease", metavar="SECONDS", type=_amount, dest="lease_s", help=lease)
     options.add_argument("--enforcement", choices=get_args(Enforcement), help="what limits mean; default: strict")
-    options.add_argument("--no-spawn", action="store_true", help="start no daemon if none runs")
+    add_no_spawn(options)
 
 
 class _ByUnit(argparse.Action):

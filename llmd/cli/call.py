@@ -43,9 +43,21 @@ class BadPayload(Exception):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("method", metavar="METHOD", help="as in execute, models.list, ping; rpc.discover lists all")
     parser.add_argument("params", metavar="PARAMS", nargs="?", help="a JSON object; default: standard input")
-    parser.add_argument("--socket", metavar="PATH", help="the daemon's socket; default: $LLMD_SOCKET, else this user's")
+    add_socket(parser)
     parser.add_argument("--stream", action="store_true", help="print the text of calls as it comes, and only it")
+    add_no_spawn(parser)
+
+
+def add_socket(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--socket", metavar="PATH", help="the daemon's socket; default: $LLMD_SOCKET, else this user's")
+
+
+def add_no_spawn(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-spawn", action="store_true", help="start no daemon if none runs")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print what the daemon answers")
 
 
 def run(options: argparse.Namespace) -> int:

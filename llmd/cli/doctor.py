@@ -18,7 +18,7 @@ from typing import Any
 
 from llmd import fingerprint, paths
 from llmd.cli.budget_calls import Refused
-from llmd.cli.call import write_utf8
+from llmd.cli.call import add_socket, write_utf8
 from llmd.cli.doctor_config import Finding, config_findings
 from llmd.cli.printable import tame
 from llmd.cli.status import asked, is_asleep
@@ -34,7 +34,7 @@ BUILT = 1_750_000_000  # no clock that is right shows a time before this, in sec
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="FILE", type=Path, help="default: $LLMD_CONFIG, else this user's")
-    parser.add_argument("--socket", metavar="PATH", help="the daemon's socket; default: $LLMD_SOCKET, else this user's")
+    add_socket(parser)
 
 
 def run(options: argparse.Namespace) -> int:

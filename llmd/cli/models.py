@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llmd.cli.budget_calls import Refused, ask
-from llmd.cli.call import RESULT, RPC_ERROR, complain, connect, guarded, write_utf8
+from llmd.cli.call import RESULT, RPC_ERROR, add_json, add_no_spawn, add_socket, complain, connect, guarded, write_utf8
 from llmd.cli.printable import tame
 
 HEADS = ("model", "input", "output", "context", "answer", "health")
@@ -25,9 +25,9 @@ UNKNOWN = "-"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("text", metavar="TEXT", nargs="*", help="only models with all of these in their names")
-    parser.add_argument("--json", action="store_true", help="print what the daemon answers")
-    parser.add_argument("--socket", metavar="PATH", help="the daemon's socket; default: $LLMD_SOCKET, else this user's")
-    parser.add_argument("--no-spawn", action="store_true", help="start no daemon if none runs")
+    add_json(parser)
+    add_socket(parser)
+    add_no_spawn(parser)
 
 
 def run(options: argparse.Namespace) -> int:

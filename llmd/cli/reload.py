@@ -8,12 +8,12 @@ import os
 import sys
 
 from llmd import paths
-from llmd.cli.call import LOST, NO_DAEMON, RPC_ERROR
+from llmd.cli.call import LOST, NO_DAEMON, RPC_ERROR, add_socket
 from llmd.client import ConnectionLost, NoDaemon, Wire
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--socket", metavar="PATH", help="the daemon's socket; default: $LLMD_SOCKET, else this user's")
+    add_socket(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -14,7 +14,20 @@ import sys
 from typing import Any
 
 from llmd.cli.budget_calls import Refused
-from llmd.cli.call import RESULT, RPC_ERROR, USAGE, BadPayload, complain, connect, guarded, payload, write_utf8
+from llmd.cli.call import (
+    RESULT,
+    RPC_ERROR,
+    USAGE,
+    BadPayload,
+    add_json,
+    add_no_spawn,
+    add_socket,
+    complain,
+    connect,
+    guarded,
+    payload,
+    write_utf8,
+)
 from llmd.cli.models import rate, table
 from llmd.cli.printable import tame
 
@@ -24,9 +37,9 @@ HEADS = ("", "target", "input", "output", "why")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=["explain"], metavar="explain", help="the only action there is")
     parser.add_argument("params", metavar="PARAMS", nargs="?", help="a JSON object; default: standard input")
-    parser.add_argument("--json", action="store_true", help="print what the daemon answers")
-    parser.add_argument("--socket", metavar="PATH", help="the daemon's socket; default: $LLMD_SOCKET, else this user's")
-    parser.add_argument("--no-spawn", action="store_true", help="start no daemon if none runs")
+    add_json(parser)
+    add_socket(parser)
+    add_no_spawn(parser)
 
 
 def run(options: argparse.Namespace) -> int:

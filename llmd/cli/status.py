@@ -17,7 +17,7 @@ from typing import Any
 
 from llmd import fingerprint, paths
 from llmd.cli.budget_calls import Refused, ask, whole_tree
-from llmd.cli.call import NO_DAEMON, RESULT, RPC_ERROR, complain, guarded, write_utf8
+from llmd.cli.call import NO_DAEMON, RESULT, RPC_ERROR, add_socket, complain, guarded, write_utf8
 from llmd.cli.printable import tame
 from llmd.client import NoDaemon, Wire
 
@@ -26,7 +26,7 @@ TIMEOUT_S = 30.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object")
-    parser.add_argument("--socket", metavar="PATH", help="the daemon's socket; default: $LLMD_SOCKET, else this user's")
+    add_socket(parser)
 
 
 def run(options: argparse.Namespace) -> int:
