@@ -63,14 +63,18 @@ class _Work(Generic[T]):
 
 
 class Engine:
-    """One engine, running when it is made. `group` is for what lives as long as it does, `stack` for what then ends.
+    """One engine, running when it is made.
 
-    places  what lives on it, by name; for work that runs there
+    group    for work; what still runs at the end is cancelled, and settles
+    lasting  for what that needs: it lives until no work is left
+    stack    what ends then
+    places   what lives on it, by name; for work that runs there
     """
 
     def __init__(self) -> None:
         self.places: dict[str, Any] = {}
         self.group: TaskGroup
+        self.lasting: TaskGroup
         self.stack: AsyncExitStack
         self._lock = threading.RLock()  # what is collected in the middle of a hand-over may hand something over
         self._ended = False
@@ -153,17 +157,19 @@ class Engine:
         self._loop = get_running_loop()
         self._context = contextvars.copy_context()
         self._stop = anyio.Event()
-        async with AsyncExitStack() as self.stack, anyio.create_task_group() as self.group:
-            self._ready.set()
-            try:
-                await self._stop.wait()
-            finally:
-                with self._lock:
-                    self._ended = True
-                # What was handed over by now begins, so that it can be seen to end.
-                with anyio.CancelScope(shield=True):
-                    await anyio.lowlevel.checkpoint()
-                self.group.cancel_scope.cancel()
+        async with AsyncExitStack() as self.stack, anyio.create_task_group() as self.lasting:
+            async with anyio.create_task_group() as self.group:
+                self._ready.set()
+                try:
+                    await self._stop.wait()
+                finally:
+                    with self._lock:
+                        self._ended = True
+                    # What was handed over by now begins, so that it can be seen to end.
+                    with anyio.CancelScope(shield=True):
+                        await anyio.lowlevel.checkpoint()
+                    self.group.cancel_scope.cancel()
+            self.lasting.cancel_scope.cancel()
 
 
 def _waker() -> Callable[[Callable[[], object]], None]:

@@ -63,7 +63,7 @@ class Local:
         settings = loaded.settings
         self._treasury = Treasury(Clock(), settings.budgets, settings.limits.budgets)
         self._treasury.open(MemoryJournal())
-        engine.group.start_soon(self._treasury.run)
+        engine.lasting.start_soon(self._treasury.run)
         self._payer = Payer(self._treasury, lambda: self._config.settings.ledger.default_max_tokens)
         self._budgets = BudgetOperations(self._treasury, Replays(self._treasury))
         self._executor = Executor(lambda: self._upstreams, self._payer)

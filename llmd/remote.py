@@ -43,7 +43,7 @@ async def remote(engine: Engine) -> Remote:
     """The one of this engine. Raises NoDaemon."""
     async with engine.places.setdefault("connecting", anyio.Lock()):
         if "remote" not in engine.places:
-            await engine.group.start(_connect, engine)
+            await engine.lasting.start(_connect, engine)
     found: Remote = engine.places["remote"]
     return found
 
@@ -59,6 +59,6 @@ async def _connect(engine: Engine, *, task_status: TaskStatus[None]) -> None:
     except Exception as error:
         if not begun:
             raise
-        # Raised on the engine's group, it would end the engine and every budget that is in this process.
+        # Raised among what lasts, it would end the engine and every budget that is in this process.
         del engine.places["remote"]
         log.error("the connection to the daemon failed: %s", trace(error))

@@ -204,10 +204,14 @@ def test_an_exception_that_leaves_the_block_of_a_thread_aborts_what_runs() -> No
     configure('[providers.slow]\ndialect = "echo"\nlatency_ms = 60000')
     adapter, tracker = create_adapter("slow/echo"), BudgetTracker(total=4000)
 
+    async def written(on: Engine) -> None:
+        await on.places["local"]._treasury.flusher.flushed()
+
     def broken() -> None:
         with tracker:
             while not tracker.snapshot().held.requests:
                 pass
+            engine.shared().call(written)  # the hold, so that the call is out
             raise ZeroDivisionError
 
     with ThreadPoolExecutor(1) as threads:

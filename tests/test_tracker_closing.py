@@ -1,19 +1,23 @@
 """A tracker that is closed or copied in the middle of something: cut short, while it is opened, in a forked child."""
 
 import copy
+import gc
 import pickle
 from collections.abc import Iterator
+from time import perf_counter
 from types import SimpleNamespace
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from llmd import BudgetTracker, LLMError, RunConfig, create_adapter, engine
 from llmd import tracker as tracking
 from llmd.books import OpenParams
 from llmd.chat import Ask, Completion
-from llmd.engine import Engine
+from llmd.engine import GOODBYE_S, Engine
+from llmd.flushing import Flusher
 from llmd.policy import RoutingPolicy
 from tests.support.library import M1, library, run_alone
 from tests.support.upstream import Exchange, scripted
@@ -160,3 +164,27 @@ engine.shared().call(collect)
 print(adapter.execute_prompt("y").text)
 """
     assert run_alone(code).split() == ["RuntimeError", "y"]
+
+
+def test_one_that_is_closed_while_the_engine_ends_is_written_and_waits_for_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def until_the_end(flusher: Flusher) -> None:
+        while not running.group.cancel_scope.cancel_called:
+            await anyio.lowlevel.checkpoint()
+
+    async def tell_at_the_end(on: Engine) -> None:
+        on.stack.callback(lambda: left.append(on.places["local"]._treasury.flusher._changed.is_set()))
+
+    left: list[bool] = []
+    tracker = BudgetTracker(total=4000)
+    create_adapter("echo/echo").execute_prompt("x", RunConfig(budget_tracker=tracker))
+    running = engine.shared()
+    running.call(tell_at_the_end)
+    monkeypatch.setattr(Flusher, "_gather", until_the_end)
+    del tracker
+    gc.collect()
+    began = perf_counter()
+    engine.close()
+    assert perf_counter() - began < GOODBYE_S
+    assert left == [False]
