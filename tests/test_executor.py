@@ -92,6 +92,12 @@ async def hang_up(exchange: Exchange) -> None:
     exchange.close()
 
 
+async def break_off(exchange: Exchange) -> None:
+    await exchange.head(200, "content-length: 1000")
+    await exchange.send(b'{"choices": [')
+    exchange.close()
+
+
 @pytest.mark.parametrize(
     ("script", "kind", "certain", "tries"),
     [
@@ -100,8 +106,9 @@ async def hang_up(exchange: Exchange) -> None:
         (answering({"error": {"message": "oh"}}, 500), "upstream_unavailable", False, 3),
         (answering(b"what?"), "upstream_invalid", False, 1),
         (hang_up, "upstream_unavailable", False, 3),
+        (break_off, "upstream_invalid", False, 3),
     ],
-    ids=["refused", "no model", "broken", "garbage", "hung up"],
+    ids=["refused", "no model", "broken", "garbage", "hung up", "broken off"],
 )
 async def test_each_try_that_fails_posts_nothing_if_it_was_certainly_free_and_else_its_bound(
     script: Script, kind: str, certain: bool, tries: int

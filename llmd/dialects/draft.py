@@ -139,6 +139,10 @@ class Draft:
             kind="upstream_invalid", message=message, http_status=200, request_id=self.request_id, usage=usage
         )
 
+    def broken_off(self, what: str) -> Failure:
+        """Its connection is to blame, and not what was asked: another try may do better."""
+        return replace(self.invalid(f"the provider's {what} broke off before its end"), retryable=True)
+
     def fail(self, error: Any) -> None:
         """By an `error` member of the answer; what it says of its cost with that is what the call has cost."""
         self.failure = self.with_cost(read_stream_error(error, self.headers))

@@ -63,7 +63,7 @@ class BodyReader:
     def end(self, cut: bool) -> Outcome:
         draft = self._draft
         if cut:
-            return draft.invalid("the provider's answer broke off before its end")
+            return draft.broken_off("answer")
         try:
             draft.take_body(bytes(self._body))
         except UNREADABLE:
@@ -110,7 +110,7 @@ class StreamReader:
     def _outcome(self) -> Outcome:
         draft = self._draft
         if draft.failure is None and not draft.may_end():
-            return draft.invalid("the provider's stream broke off before its end")
+            return draft.broken_off("stream")
         if draft.failure is None and not draft.begun:
             return draft.invalid(f"the provider's stream holds no {draft.part_name}", draft.usage)
         return draft.outcome()
