@@ -101,6 +101,19 @@ class Catalog(Struct, frozen=True, kw_only=True):
     providers: dict[str, ProviderRow]
     default_model: str | None
 
+    def absent(self, name: str) -> str:
+        """Why there is no provider of this name, and what to do."""
+        there = f"there are: {', '.join(sorted(self.providers))}"
+        known = KNOWN.get(name)
+        if known is None:
+            return f"no provider is named {name[:64]!r}; {there}"
+        table = f"add `[providers.{name}]` to the configuration"
+        if not known.key_env:
+            return f"{name} is not set up: {table}; {there}"
+        return (
+            f"{name} is not set up: set {known.key_env[0]}, or where a configuration names providers, {table}; {there}"
+        )
+
 
 def provider_row(name: str, settings: ProviderSettings, env: Mapping[str, str] = NOTHING) -> ProviderRow | str:
     """The row that `[providers.NAME]` makes with the catalog's and the daemon's environment, or what it lacks."""

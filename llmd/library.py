@@ -155,8 +155,7 @@ def create_adapter(target: str | None = None, config: RunConfig | None = None, d
     if not daemon:
         loaded = configuration.load(os.environ)
         if made.provider and made.provider not in loaded.catalog.providers:
-            known = ", ".join(sorted(loaded.catalog.providers))
-            raise LLMError("no_route", f"no provider is named {made.provider[:64]!r}; there are: {known}")
+            raise LLMError("no_route", loaded.catalog.absent(made.provider))
         engine.shared().call(lambda on: local(on, loaded))
     return made
 

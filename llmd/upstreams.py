@@ -108,6 +108,7 @@ class Upstreams:
             default_model=self.catalog.default_model,
             usable=usable,
             unusable=unusable,
+            absent=self.catalog.absent,
             missing_key=lambda provider: self._keys[provider].missing,
         )
 

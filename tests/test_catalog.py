@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from llmd.catalog import FREE, ProviderRow, configured, detected, provider_row
+from llmd.catalog import FREE, Catalog, ProviderRow, configured, detected, provider_row
 from llmd.core.rows import Price, ReasoningLimits
 from llmd.dialects import DIALECTS
 from llmd.known import KNOWN
@@ -53,6 +53,24 @@ def test_without_a_configuration_there_are_those_with_a_key_the_local_engines_an
     assert rows["gemini"].key == KeySettings(env="GOOGLE_API_KEY")
     both = detected({"GEMINI_API_KEY": "a", "GOOGLE_API_KEY": "b"})["gemini"]
     assert both.key == KeySettings(env="GEMINI_API_KEY")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("openai", "openai is not set up: set OPENAI_API_KEY, or where a configuration names providers, add "),
+        ("openai", "add `[providers.openai]` to the configuration; there are: echo, work"),
+        ("ollama", "ollama is not set up: add `[providers.ollama]` to the configuration; there are: echo, work"),
+        ("nobody", "no provider is named 'nobody'; there are: echo, work"),
+    ],
+)
+def test_a_provider_that_is_not_there_is_told_of_with_what_would_bring_it(name: str, told: str) -> None:
+    there = Catalog(providers={"work": made("openai"), "echo": made("echo")}, default_model=None)
+    assert told in there.absent(name)
+
+
+def test_a_providers_name_is_not_repeated_at_any_length() -> None:
+    assert len(Catalog(providers={}, default_model=None).absent("n" * 200)) < 150
 
 
 def test_a_configuration_has_its_own_providers_and_echo_and_no_others() -> None:

@@ -68,6 +68,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     default_model  of the configuration, as "provider/model"
     usable         the providers that could serve a request which names none, with the model that they would use
     unusable       the others, with the reason; both are only found out when nothing else decides
+    absent         why there is no provider of this name
     missing_key    why there is no key to try
     most_usd       what the call can cost at most at this target, None where nobody knows
     refusal        the budget's answer to this target, None where it may be tried
@@ -80,6 +81,7 @@ class Facts(Struct, frozen=True, kw_only=True):
     default_model: str | None = None
     usable: Mapping[str, str] = {}
     unusable: Mapping[str, str] = {}
+    absent: Callable[[str], str] = lambda provider: "there is no such provider"
     missing_key: Callable[[str], str | None] = lambda provider: None
     most_usd: Callable[[ModelRow], float | None] = lambda row: None
     refusal: Callable[[ModelRow], LLMError | None] | None = None

@@ -159,11 +159,10 @@ def _unruled(ask: Ask, facts: Facts) -> list[Choice] | LLMError:
     row = facts.find(*named)
     if row is not None:
         return [choice_of(row)]
-    known = ", ".join(sorted(facts.providers))
     provider, model = named
     return LLMError(
         "no_route",
-        f"no provider is named {provider[:64]!r}; there are: {known}",
+        facts.absent(provider),
         targets=[{"provider": provider, "model": model, "reason": "unknown_provider"}],
     )
 

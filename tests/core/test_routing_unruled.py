@@ -44,15 +44,10 @@ def test_a_model_that_names_no_provider_is_a_mistake_in_the_params(name: str) ->
     assert (caught.value.kind, caught.value.data["path"]) == ("invalid_params", "model")
 
 
-def test_a_provider_that_is_not_there_is_named_among_those_that_are() -> None:
-    error = planned([], model="nobody/m1").error(0)
-    assert error.kind == "no_route"
-    assert error.message == "no provider is named 'nobody'; there are: bare, home, work"
+def test_a_provider_that_is_not_there_is_told_of_as_the_catalog_does() -> None:
+    error = planned([], facts(absent=lambda name: f"no {name}"), model="nobody/m1").error(0)
+    assert (error.kind, error.message) == ("no_route", "no nobody")
     assert error.data["targets"] == [{"provider": "nobody", "model": "m1", "reason": "unknown_provider"}]
-
-
-def test_a_provider_name_is_not_repeated_at_any_length() -> None:
-    assert len(planned([], model="n" * 200 + "/m").error(0).message) < 200
 
 
 def test_of_several_none_is_guessed_and_all_are_named() -> None:
