@@ -156,9 +156,9 @@ class BudgetOperations:
         try:
             budget = self.found(params, ctx)
         except LLMError as error:
-            if params.cursor is None or error.kind not in ("budget_closed", "budget_unknown"):
+            if error.kind not in ("budget_closed", "budget_unknown"):
                 raise
-            # What its close began to tell is told to its end.
+            # Who has missed the answer of its close, or the rest of it, can still read what it was.
             if (closed := await self._closed(params)) is None:
                 raise
             return await self._page(closed.told, closed.trail, max(after, closed.since), params.limit)

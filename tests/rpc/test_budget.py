@@ -155,9 +155,10 @@ def test_what_a_handle_may_not_do(caller: Caller) -> None:
         assert refused(caller, "budget.get", budget=unknown).kind == "budget_unknown"
         assert refused(caller.open, total=1, parent=unknown).kind == "budget_unknown"
     assert caller("budget.resize", budget=a["budget"], child=b["id"], **raising)["limits"] == {"total_tokens": 501}
-    caller("budget.close", budget=b["budget"])
-    for method in ("budget.get", "budget.close", "budget.tree", "budget.statement"):
+    closed = caller("budget.close", budget=b["budget"])
+    for method in ("budget.get", "budget.close", "budget.tree"):
         assert refused(caller, method, budget=b["budget"]).kind == "budget_closed"
+    assert caller("budget.statement", budget=b["budget"]) == closed, "who has missed it reads it again"
     assert refused(caller.execute, b["budget"]).kind == "budget_closed"
 
 
