@@ -31,6 +31,7 @@ _COMMANDS = {
     "models": ("llmd.cli.models", "list the models that can be called, with prices, limits and health"),
     "ledger": ("llmd.cli.ledger", "check the file that budgets are kept in, and accept what it has lost"),
     "reload": ("llmd.cli.reload", "have the running daemon read its configuration again"),
+    "stop": ("llmd.cli.stop", "stop the running daemon, once its calls in flight have ended"),
     "config": ("llmd.cli.config", "check the configuration"),
     "status": ("llmd.cli.status", "tell whether the daemon is up, what it is doing, its providers and budgets"),
     "doctor": ("llmd.cli.doctor", "look for what keeps llmd from working; each line is ok or says what to do"),
