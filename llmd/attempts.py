@@ -95,6 +95,11 @@ class Attempts:
                 took_ms = round((anyio.current_time() - started) * 1000)
                 self.told.append(Attempt(row.provider, row.model, outcome, took_ms))
 
+    def tell_unsent(self, error: LLMError) -> None:
+        """The call has ended with this; where nothing of it was sent, no attempt has told of it."""
+        if not self._sent_s:
+            _tell(self._ctx, error.kind, self._ctx.received)
+
     def count_overhead(self) -> None:
         """The call has its answer. Of several attempts, some of which ran at once, nobody could tell it apart."""
         if len(self.told) == 1:
@@ -129,12 +134,13 @@ class Attempts:
                 nano_usd = None if outcome is None else cost(outcome, row)
                 if sent_at is not None:
                     self._count(row, sent_at, outcome, nano_usd)
+                    told = "cut short" if outcome is None else kind(outcome)
+                    _tell(ctx, told, started, row, None if outcome is None else outcome.usage, nano_usd)
                 resolved = posting(held, row, outcome, nano_usd) if sent_at is not None else Posting(None)
                 if resolved.amounts is not None:
                     ctx.posted.append(resolved.amounts)
                 with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
                     await budgets.resolve(held, resolved)
-                _tell(ctx, row, outcome, nano_usd, started)
             return Tried(held, outcome, nano_usd)
         raise LLMError("budget_closed", "the budget was closed, and the call that it paid for aborted")
 
@@ -144,21 +150,28 @@ class Attempts:
         self._meter.attempted(row, told, usage, nano_usd)
 
 
-def _tell(ctx: Context, row: ModelRow, outcome: Outcome | None, nano_usd: int | None, started: float) -> None:
+def _tell(
+    ctx: Context,
+    outcome: str,
+    started: float,
+    row: ModelRow | None = None,
+    usage: Usage | None = None,
+    nano_usd: int | None = None,
+) -> None:
     """One line in the log; no word of what was said."""
-    told = "cut short" if outcome is None else kind(outcome)
     facts = {
         "method": ctx.method,
         "peer_pid": ctx.peer.pid,
         "request_id": ctx.request_id,
-        "provider": row.provider,
-        "model": row.model,
-        "outcome": told,
-        "tokens": None if outcome is None or outcome.usage is None else outcome.usage.total_tokens,
+        "provider": row and row.provider,
+        "model": row and row.model,
+        "outcome": outcome,
+        "tokens": usage and usage.total_tokens,
         "cost_nano_usd": nano_usd,
         "ms": round((anyio.current_time() - started) * 1000),
     }
-    log.info("%s pid %s %.128r %s", ctx.request_id, ctx.peer.pid, row.target, told, extra={"fields": facts})
+    target = "nobody" if row is None else row.target
+    log.info("%s pid %s %.128r %s", ctx.request_id, ctx.peer.pid, target, outcome, extra={"fields": facts})
 
 
 async def _send(

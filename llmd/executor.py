@@ -54,13 +54,17 @@ class Executor:
     async def execute(self, ask: Ask, ctx: Context, emit: Emit | None = None) -> Completion:
         """One request to its completion. Raises LLMError; cancelled, it aborts the attempt and settles it."""
         deadline = ctx.received + ask.timeout_ms / 1000
-        with anyio.CancelScope(deadline=deadline):
-            upstreams = self._upstreams()
-            attempts = Attempts(upstreams, self._budgets, ctx, self._meter)
-            asked, plan = await self._plan(upstreams, ask, ctx, emit is not None)
-            call = _Call(attempts, self._budgets, asked, ctx, emit, plan, deadline, self._roll)
-            return await call.run()
-        raise ctx.overdue()
+        upstreams = self._upstreams()
+        attempts = Attempts(upstreams, self._budgets, ctx, self._meter)
+        try:
+            with anyio.CancelScope(deadline=deadline):
+                asked, plan = await self._plan(upstreams, ask, ctx, emit is not None)
+                call = _Call(attempts, self._budgets, asked, ctx, emit, plan, deadline, self._roll)
+                return await call.run()
+            raise ctx.overdue()
+        except LLMError as error:
+            attempts.tell_unsent(error)
+            raise
 
     async def explain(self, ask: Ask, ctx: Context) -> Plan:
         """The plan of this request now, what its budget would pay included. Calls nobody, holds nothing."""

@@ -1,5 +1,7 @@
 """A call on its way through the steps of a plan, over real HTTP: retries, fallbacks, timeouts, breakers, budgets."""
 
+import logging
+
 import anyio
 import msgspec
 import pytest
@@ -139,7 +141,10 @@ async def test_beyond_the_calls_deadline_nothing_is_waited_for() -> None:
         assert made.asked == {"a": 1}
 
 
-async def test_when_a_breaker_may_close_one_call_of_many_finds_out_also_where_budgets_are_flushed_before() -> None:
+async def test_when_a_breaker_may_close_one_call_of_many_finds_out_also_where_budgets_are_flushed_before(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "llmd.call")
     async with bank() as opened:
         handle = await opened.open(400_000)
         async with routed([to("a", retry=0)], opened.payer, a=status(500)) as made:
@@ -158,6 +163,8 @@ async def test_when_a_breaker_may_close_one_call_of_many_finds_out_also_where_bu
             assert made.asked == {"a": FEWEST + 1}
             assert sorted(error.kind for error in errors) == ["no_route"] * 9 + ["upstream_unavailable"]
         assert opened.get(handle).settled.requests == FEWEST + 1
+    told = [record.getMessage().split(" ", 3)[3] for record in caplog.records]
+    assert sorted(told) == ["'a/m1' upstream_unavailable"] * (FEWEST + 1) + ["'nobody' no_route"] * 9
 
 
 async def test_a_breaker_that_opens_meanwhile_is_not_waited_for_where_there_is_another_target() -> None:

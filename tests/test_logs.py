@@ -130,3 +130,16 @@ def test_a_call_is_told_in_facts_without_its_prompt(tmp_path: Path) -> None:
         "request_id": "1-1",
     }
     assert (told["cost_nano_usd"], told["ms"] >= 0) == (0, True)
+
+
+def test_a_call_that_nobody_was_sent_is_told_with_why(tmp_path: Path) -> None:
+    with running_daemon(tmp_path, "--log-format", "json") as daemon, daemon.wire() as wire:
+        budget = wire.call("budget.open", '{"total": 1}')["result"]["budget"]
+        for params in ({"model": "nobody/m"}, {"model": "echo/echo", "budget": budget}):
+            assert "error" in wire.call("execute", json.dumps({"prompt": "canary prompt", **params}))
+        daemon.stop()
+        text = daemon.log.read_text()
+    assert "canary" not in text
+    told = [line for line in map(json.loads, text.splitlines()) if line["logger"] == "llmd.call"]
+    assert [line["outcome"] for line in told] == ["no_route", "budget_exceeded"]
+    assert {line.get("provider") for line in told} == {None}
