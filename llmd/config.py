@@ -35,6 +35,7 @@ CONFIG_BYTES_MAX = 2**20
 HANDLE_PREFIXES = ("b_", "bh_")
 
 _SECTIONS: dict[str, type[Struct]] = {"limits": Limits, "listen": ListenSettings, "ledger": LedgerSettings}
+_AT_START = {"ledger": ("store", "path", "durability"), "listen": ("tcp", "http"), "limits": ("budgets",)}
 _NESTED = {Settings: ("providers", "budgets", "routing", "peers", *_SECTIONS), ProviderSettings: ("models",)}
 _REQUIRED: dict[type[Struct], tuple[str, ...]] = {PeerSettings: ("uid",)}
 
@@ -89,6 +90,16 @@ def listeners(settings: ListenSettings) -> dict[str, str]:
     """The URLs to listen on by their scheme."""
     given: dict[str, str | None] = msgspec.structs.asdict(settings)
     return {scheme: url for scheme, url in given.items() if url is not None}
+
+
+def after_restart(began: Settings, now: Settings) -> list[str]:
+    """In what `now` differs from the settings that a daemon began with, of what no reload brings into force."""
+    return [
+        f"{table}.{name}"
+        for table, names in _AT_START.items()
+        for name in names
+        if getattr(getattr(began, table), name) != getattr(getattr(now, table), name)
+    ]
 
 
 def _read(file: Path) -> tuple[bytes, bool]:

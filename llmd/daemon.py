@@ -72,6 +72,7 @@ class Daemon:
         self._env = env
         self._manager = manager or Manager({})
         self._config = config.load(env, options.config)
+        self._began = self._config.settings
         self._claim = Claim(env, key_variables(self._config.catalog.providers), options.spawned)
         self._token: bytes | None = None
         self._carrier = Carrier()
@@ -175,14 +176,17 @@ class Daemon:
             with anyio.move_on_after(GOODBYE_S, shield=True):
                 await treasury.close()
 
-    async def _reload(self) -> None:
-        """Calls in flight go on with what they began with; listeners and the store stay until a restart."""
+    async def _reload(self) -> list[str]:
+        """Calls in flight go on with what they began with; returns the settings that stay until a restart."""
         async with self._reloading:  # else what was read first could come into force last
             self._manager.reloading()
             try:
                 await self._configure()
             finally:
                 self._manager.ready()
+            if waiting := config.after_restart(self._began, self._config.settings):
+                log.warning("with a restart comes into force: %s", ", ".join(waiting))
+            return waiting
 
     async def _configure(self) -> None:
         """All of the new configuration, or nothing where something is wrong with it."""

@@ -92,6 +92,7 @@ def _total(text: str) -> tuple[str, int]:
 
 def _limit(text: str) -> tuple[str, int | str]:
     unit, _, amount = text.partition("=")
+    unit = "total_tokens" if unit == "total" else unit
     if unit not in (*UNITS, "usd") or not amount:
         raise argparse.ArgumentTypeError(f"{text!r} is not UNIT=N with one of {', '.join((*UNITS, 'usd'))}")
     return unit, amount if unit == "usd" else _amount(amount)

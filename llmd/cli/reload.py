@@ -31,5 +31,6 @@ def run(options: argparse.Namespace) -> int:
         for problem in error_object["data"].get("problems", [error_object["message"]]):
             print(f"llmd: the configuration: {problem}", file=sys.stderr)
         return RPC_ERROR
-    print("reloaded")
+    waiting = reply["result"].get("after_restart")  # a daemon may be older
+    print("reloaded" + (f"; with a restart comes into force: {', '.join(waiting)}" if waiting else ""))
     return 0

@@ -23,7 +23,8 @@ class Service(Struct, frozen=True, kw_only=True):
     """The parts of a daemon that its methods work with.
 
     upstreams  the ones of the configuration in force
-    reload     read the configuration again; raises config_invalid, and then nothing has changed
+    reload     read the configuration again, and tell what comes into force only with a restart; raises config_invalid,
+               and then nothing has changed
     is_token   compares with the daemon's bearer token in constant time
     meter      counts the calls
     in_flight  calls that are running, on all connections
@@ -35,7 +36,7 @@ class Service(Struct, frozen=True, kw_only=True):
     replays: Replays
     upstreams: Callable[[], Upstreams]
     limits: Callable[[], Limits]
-    reload: Callable[[], Awaitable[None]]
+    reload: Callable[[], Awaitable[list[str]]]
     is_token: Callable[[str], bool]
     started: float  # seconds since the epoch
     meter: Meter = msgspec.field(default_factory=Meter)

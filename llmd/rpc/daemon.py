@@ -24,6 +24,12 @@ class Info(Struct, frozen=True, kw_only=True):
     in_flight: int
 
 
+class Reloaded(Struct, frozen=True):
+    """`after_restart` names the settings that are changed and come into force only with a restart."""
+
+    after_restart: list[str]
+
+
 class AuthParams(Struct, frozen=True, forbid_unknown_fields=True):
     token: Token
 
@@ -55,14 +61,13 @@ def _auth(service: Service, params: AuthParams, ctx: Context) -> Empty:
     return Empty()
 
 
-async def _reload(service: Service, params: Empty, ctx: Context) -> Empty:
+async def _reload(service: Service, params: Empty, ctx: Context) -> Reloaded:
     if ctx.peer.transport != "unix" or not ctx.peer.own:
         raise LLMError("unauthorized", "only the daemon's own user reloads it, on the Unix socket")
-    await service.reload()
-    return Empty()
+    return Reloaded(await service.reload())
 
 
 PING = Method(Empty, Empty, "Answer at once.", now=_ping)
 INFO = Method(Empty, Info, "Tell version, protocol, capabilities and limits.", now=_info)
 AUTH = Method(AuthParams, Empty, "Show the bearer token: the first call on a TCP connection that needs one.", now=_auth)
-RELOAD = Method(Empty, Empty, "Read the configuration again; one that is wrong changes nothing.", run=_reload)
+RELOAD = Method(Empty, Reloaded, "Read the configuration again; one that is wrong changes nothing.", run=_reload)

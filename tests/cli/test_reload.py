@@ -62,3 +62,17 @@ def test_without_a_daemon_it_says_so() -> None:
     done = llmd("reload")
     assert done.status == 3
     assert done.err.startswith("llmd: no daemon listens on ")
+
+
+def test_what_only_a_restart_brings_into_force_is_told_until_it_has(tmp_path: Path) -> None:
+    waiting = (
+        "[listen]\ntcp = 'tcp://127.0.0.1:0'\n[ledger]\ndefault_max_tokens = 7\nstore = 'memory'\n[limits]\nbudgets = 5"
+    )
+    with running_daemon(tmp_path, config=ONE) as daemon:
+        (tmp_path / "config.toml").write_text(waiting)
+        for _ in range(2):
+            done = llmd("reload")
+            assert done.out == ("reloaded; with a restart comes into force: ledger.store, listen.tcp, limits.budgets\n")
+        (tmp_path / "config.toml").write_text(ONE)
+        assert llmd("reload").out == "reloaded\n"
+        assert daemon.log.read_text().count("comes into force: ledger.store") == 2
