@@ -36,7 +36,7 @@ def test_open_prints_the_handle_alone_and_a_call_spends_from_it(daemon: RunningD
 
 def test_what_open_is_told_is_what_the_budget_is(daemon: RunningDaemon) -> None:
     parent = opened("--limit", "total_tokens=9000", "--limit", "usd=0.50")
-    flags = ["--limit", "total_tokens=4000", "--guarantee", "total_tokens=1000", "--label", "an agent", "--lease", "60"]
+    flags = ["--limit", "total=4000", "--guarantee", "total=1000", "--label", "an agent", "--lease", "60"]
     done = llmd("budget", "open", "--parent", parent, *flags, "--enforcement", "strict", "--json")
     child = json.loads(done.out)
     assert child["parent"] == ask(daemon, "budget.get", budget=parent)["id"]
