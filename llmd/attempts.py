@@ -23,8 +23,6 @@ from llmd.meter import Meter
 from llmd.traffic import WindowFull
 from llmd.upstreams import Upstreams
 
-RESOLVE_TIMEOUT_S = 10.0
-
 log = logging.getLogger("llmd.call")
 
 
@@ -139,8 +137,7 @@ class Attempts:
                 resolved = posting(held, row, outcome, nano_usd) if sent_at is not None else Posting(None)
                 if resolved.amounts is not None:
                     ctx.posted.append(resolved.amounts)
-                with anyio.move_on_after(RESOLVE_TIMEOUT_S, shield=True):
-                    await budgets.resolve(held, resolved)
+                await budgets.resolve(held, resolved)
             return Tried(held, outcome, nano_usd)
         raise LLMError("budget_closed", "the budget was closed, and the call that it paid for aborted")
 

@@ -107,7 +107,8 @@ class BudgetOperations:
                 return budget.path(treasury.clock.now()), amounts
 
             try:
-                _raise(await treasury.queues.wait(wants, attempt, params.wait_ms / 1000))
+                # What is forced takes its room from whoever waits for it.
+                _raise(attempt() if params.force else await treasury.queues.wait(wants, attempt, params.wait_ms / 1000))
             finally:
                 if charged:  # also where it was cancelled meanwhile: then it stands
                     treasury.after(treasury.clock.now(), charged[0])

@@ -90,7 +90,11 @@ class Budgets(Protocol):
         ...
 
     async def resolve(self, held: Held, posting: Posting) -> None:
-        """Once for each hold, on every way out of an attempt; called shielded from cancellation."""
+        """Once for each hold, on every way out of an attempt.
+
+        Resolves it before it waits for anything. Where the answer rests on that, it returns only when it is durable: a
+        caller that is cancelled waits for it, too, but not for ever. Raises ledger_unavailable.
+        """
         ...
 
     def snapshot(self, held: Held) -> Snapshot | None:

@@ -105,7 +105,7 @@ class Payer:
         treasury.answers.posted(hold.call.request_id, actual)
         treasury.after(now, hold.path)
         if excess(actual, hold.amounts):
-            await treasury.flusher.flushed()
+            await treasury.flusher.settled()
 
     def snapshot(self, held: Held) -> Snapshot | None:
         return None if held.hold is None else snapshot(self._treasury.clock.now(), held.hold.budget)

@@ -51,7 +51,7 @@ class Queues:
     async def wait(self, wants: Wants, attempt: Callable[[], Refusal | None], wait_s: float) -> Refusal | None:
         """None when an `attempt` has worked out; else what still stood in its way when the time was over.
 
-        Who does not wait is not let in before those who do. Raises what `attempt` raises.
+        Who does not wait is not let in before those who do. Raises what `attempt` raises, and budget_closed.
         """
         number = next(self._numbers)
         refusal: Refusal | None = None
@@ -59,6 +59,8 @@ class Queues:
         if ahead is not None and ahead.terms.window is not None:
             self._serve(ahead)  # another window may have begun
             ahead = self._ahead(wants)
+        if ahead is not None:
+            refuse_closed(wants()[0][0].budget)
         if ahead is None:
             if (refusal := attempt()) is None or not refusal.contended or not wait_s:
                 return refusal

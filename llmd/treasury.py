@@ -220,7 +220,9 @@ class Treasury:
 
     def close_budget(self, now: Now, budget: Budget, *, cancel: bool) -> Closing:
         """Drain it and all below; with `cancel`, abort the calls that are out there."""
-        closing = self.closings.setdefault(budget.id, Closing())
+        closing = Closing()
+        if budget.state != "closed":  # with its parent, before its own turn
+            closing = self.closings.setdefault(budget.id, closing)
         path = budget.path(now)
         for hold in self.ledger.close(now, budget):
             if (cancel or not hold.dispatched) and hold.id in self.aborts:

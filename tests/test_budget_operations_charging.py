@@ -32,6 +32,19 @@ async def test_a_charge_is_posted_whole_or_not_at_all() -> None:
 
 
 @in_virtual_time
+async def test_a_forced_charge_stands_in_no_line() -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        handle = await opened.open(200)
+        caller = Caller(opened, group)
+        await caller.begin(handle, max_tokens=100)
+        group.start_soon(_charge, opened, handle, 150)
+        await settle_down()
+        assert (await opened.charge(handle, 10, force=True)).settled.total_tokens == 10
+        await caller.finish()
+        assert opened.tokens(handle) == (162, 0)
+
+
+@in_virtual_time
 async def test_a_charge_waits_only_if_it_is_told_to_and_is_then_posted_once() -> None:
     async with bank() as opened, anyio.create_task_group() as group:
         handle = await opened.open(200)

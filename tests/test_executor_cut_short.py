@@ -4,7 +4,7 @@ import anyio
 import msgspec
 import pytest
 
-from llmd.budgets import Held, Posting
+from llmd.budgets import Posting
 from llmd.catalog import Catalog
 from llmd.chat import Delta
 from llmd.errors import LLMError
@@ -100,17 +100,6 @@ async def test_an_emit_that_raises_posts_the_bound_and_lets_its_error_through() 
         with pytest.raises(ConnectionResetError):
             await made.execute(ask(model="work/m1"), context(), emit)
     assert budgets.posted_its_bound()
-
-
-async def test_a_resolve_that_hangs_does_not_keep_a_cancelled_call_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llmd.attempts.RESOLVE_TIMEOUT_S", 0.05)
-
-    class Stuck(Recorder):
-        async def resolve(self, held: Held, posting: Posting) -> None:
-            await anyio.sleep_forever()
-
-    async with executing(answering(OK), Stuck()) as made:
-        assert (await made.execute(ask(model="work/m1"), context())).text == "hello"
 
 
 async def test_calls_in_flight_keep_the_upstreams_that_they_began_with() -> None:

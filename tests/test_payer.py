@@ -5,6 +5,7 @@ import pytest
 
 from llmd.chat import Completion
 from llmd.core.outcomes import Answer, Failure, Outcome
+from llmd.flushing import SETTLE_S
 from tests.support.stub import Stub, calling, input_bound, used
 from tests.support.treasuries import Bank, in_virtual_time, pass_time, settle_down
 
@@ -177,6 +178,22 @@ async def test_an_overrun_is_posted_and_told_only_when_it_is_durable() -> None:
         assert isinstance(call.end, Completion)
         told = opened.get(handle)
         assert (told.overrun.total_tokens, told.available["total_tokens"]) == (6000 - BOUND - 100, 0)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_an_overrun_waits_for_a_slow_disk_as_long_as_its_caller_does(cancelled: bool) -> None:
+    async with calling(Stub(used(3000, 3000))) as (opened, caller):
+        call = await caller.begin(await opened.open(4000), max_tokens=100)
+        opened.journal.stall()
+        await caller.finish()
+        if cancelled:
+            call.scope.cancel()
+        await pass_time(SETTLE_S + 1)
+        assert (call.over.is_set(), call.end) == (cancelled, None)
+        opened.journal.go.set()
+        await settle_down()
+        assert isinstance(call.end, Completion) == (not cancelled)
 
 
 @in_virtual_time

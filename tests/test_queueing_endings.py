@@ -1,6 +1,12 @@
 """Who waits no longer: their time is over, they give up, or are cancelled at the moment of their turn."""
 
-from tests.support.treasuries import in_virtual_time, pass_time, settle_down
+from functools import partial
+
+import anyio
+import pytest
+
+from tests.support.stub import Caller
+from tests.support.treasuries import bank, in_virtual_time, pass_time, refused, settle_down
 from tests.support.waiting import line
 
 
@@ -31,6 +37,23 @@ async def test_a_wait_that_is_over_is_no_way_past_those_who_were_there_before() 
         for wait in (same, below):
             assert wait.refusal is not None, "it would fit"
             assert (wait.refusal.contended, wait.refusal.limiting.id, wait.refusal.available) == (True, "root", 0)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("wait_ms", [0, 60_000])
+async def test_a_budget_that_drains_lets_nobody_in_behind_those_who_wait_above_it(wait_ms: int) -> None:
+    async with bank() as opened, anyio.create_task_group() as group:
+        root = await opened.open(300)
+        child = await opened.open(1000, parent=root)
+        caller = Caller(opened, group)
+        await caller.begin(child, max_tokens=100)
+        group.start_soon(opened.close, child)
+        await settle_down()
+        group.start_soon(partial(opened.charge, root, 290, wait_ms=300_000))
+        await settle_down()
+        with refused("budget_closed"):
+            await opened.charge(child, 10, wait_ms=wait_ms)
+        await caller.finish()
 
 
 @in_virtual_time

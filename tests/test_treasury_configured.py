@@ -39,6 +39,15 @@ async def test_configured_budgets_are_there_from_the_start_and_go_on_after_a_res
 
 
 @in_virtual_time
+async def test_the_limit_of_budgets_is_none_for_those_that_are_configured() -> None:
+    async with bank(configured=daily(100), budgets_max=1) as opened:
+        with refused("busy"):
+            await opened.open(1)
+        opened.treasury.configure(settings({**daily(100), "weekly": {"limits": {"total_tokens": 1000}}}))
+        assert opened.get("weekly").available["total_tokens"] == 1000
+
+
+@in_virtual_time
 async def test_a_reload_that_raises_a_limit_lets_those_go_who_wait() -> None:
     async with bank(configured=daily(300)) as opened, anyio.create_task_group() as group:
         caller = Caller(opened, group)

@@ -1,5 +1,7 @@
 """What ends by itself: a budget whose lease has run out or whose connection has gone, a hold that nobody resolves."""
 
+from typing import Any
+
 import anyio
 import pytest
 
@@ -31,6 +33,18 @@ async def test_a_lease_that_nobody_uses_runs_out() -> None:
         await pass_time(3)
         with refused("budget_closed"):
             opened.get(handle)
+
+
+@in_virtual_time
+@pytest.mark.parametrize("ties", [{"lease_s": 10}, {"scope": "connection"}])
+async def test_of_a_tree_that_ends_at_once_nothing_is_left(ties: dict[str, Any]) -> None:
+    async with bank() as opened:
+        line = Line()
+        root = await opened.open(1000, context(line), **ties)
+        await opened.open(100, context(line), parent=root, **ties)
+        line.end()
+        await pass_time(30)
+        assert (opened.treasury.ledger.budgets, opened.treasury.closings) == ({}, {})
 
 
 @in_virtual_time

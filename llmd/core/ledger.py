@@ -68,7 +68,7 @@ class Ledger:
         parent = budget.parent
         if budget.depth > DEPTH_MAX:
             raise LLMError("invalid_params", f"budgets are nested {DEPTH_MAX} deep at most", path="parent")
-        if len(self.budgets) >= self._budgets_max:
+        if len(self.budgets) >= self._budgets_max and not budget.terms.configured:
             raise LLMError("busy", f"there are {self._budgets_max} budgets: close some first")
         if parent is not None:
             refuse_closed(parent)

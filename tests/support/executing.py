@@ -57,10 +57,10 @@ class Recorder:
             raise self.undispatched
 
     async def resolve(self, held: Held, posting: Posting) -> None:
-        await anyio.lowlevel.checkpoint()  # a cancelled caller must not be able to stop this
         self.open.remove(id(held))
         self.postings.append(posting)
         self.resolved.set()
+        await anyio.lowlevel.checkpoint()  # where a cancelled caller ends
 
     def snapshot(self, held: Held) -> None:
         return None
