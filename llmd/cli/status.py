@@ -68,10 +68,13 @@ def asked(sockets: list[Path]) -> dict[str, Any]:
     """What the daemon tells of itself. Raises NoDaemon, Refused, ConnectionLost and TimeoutError."""
     with Wire(sockets, TIMEOUT_S) as wire:
         info = ask(wire, "daemon.info", {})
+        listed = ask(wire, "models.list", {})
         health: dict[str, list[str]] = {}
-        for model in ask(wire, "models.list", {})["models"]:
+        for model in listed["models"]:
             states = health.setdefault(model["provider"], [])
             states += [model["health"]] if model["health"] not in states else []
+        for provider, state in listed.get("providers", {}).items():  # a daemon may be older
+            health.setdefault(provider, [state])
         held = fingerprint.read(fingerprint.lock_file(wire.path))
         try:
             budgets = whole_tree(wire, None)["budgets"]
@@ -98,7 +101,7 @@ def shown(found: Mapping[str, Any], now: float) -> list[str]:
         lines.append(f"  process    pid {found['pid']}, {started}")
     lines.append(f"  in flight  {found['in_flight']}")
     health = (f"{tame(name)} {', '.join(states).replace('_', ' ')}" for name, states in found["providers"].items())
-    lines.append(f"  providers  {'; '.join(health) or 'none that names a model'}")
+    lines.append(f"  providers  {'; '.join(health) or 'none'}")
     if found["budgets"] is not None:
         lines += [f"  {head} {told}" for head, told in _budgets(found["budgets"])]
     return lines

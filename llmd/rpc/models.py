@@ -24,14 +24,18 @@ class Model(Struct, frozen=True, kw_only=True):
 
 
 class Models(Struct, frozen=True):
+    """`providers` tells of each whether it could be called, of those as well that no model is known of."""
+
     models: list[Model]
+    providers: dict[str, Health]
 
 
 async def _list(service: Service, params: Empty, ctx: Context) -> Models:
     upstreams = service.upstreams()
     catalog = upstreams.catalog
     models, now = [], anyio.current_time()
-    for provider, (health, models_of) in (await upstreams.offers()).items():
+    offers = await upstreams.offers()
+    for provider, (health, models_of) in offers.items():
         for offered in models_of:
             row = catalog.providers[provider].model_row(offered.id)
             trouble = upstreams.traffic.trouble(row, now) if health == "ready" else None
@@ -47,7 +51,7 @@ async def _list(service: Service, params: Empty, ctx: Context) -> Models:
                     health=health if trouble is None else trouble.reason,
                 )
             )
-    return Models(models)
+    return Models(models, {provider: health for provider, (health, _) in offers.items()})
 
 
 LIST = Method(Empty, Models, "List the models that this daemon knows, with prices, limits and health.", run=_list)

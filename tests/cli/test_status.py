@@ -18,6 +18,9 @@ CONFIG = """
 dialect = "echo"
 default_model = "m"
 latency_ms = 600000
+[providers.work]
+base_url = "http://127.0.0.1:9/v1"
+api_key = { env = "NO_SUCH_KEY" }
 [budgets.daily]
 limits = { total_tokens = 5000 }
 label = "daily"
@@ -41,6 +44,7 @@ def test_a_daemon_that_is_up_tells_what_it_is_doing(tmp_path: Path) -> None:
             "  in flight  1",
         ]
         assert "slow ready" in lines[4]
+        assert "work no key" in lines[4]
         assert any(line.startswith("  budgets    daily: ") and line.endswith(", open") for line in lines)
     assert (told["up"], told["in_flight"], told["pid"]) == (True, 1, daemon.process.pid)
     assert abs(told["started"] - time.time()) < 120
