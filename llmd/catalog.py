@@ -77,9 +77,10 @@ class ProviderRow(Struct, frozen=True, kw_only=True):
         )
 
     def knows(self, model: str) -> bool:
-        """Whether there is anything to say of a model: it is configured or listed, or its engine may have any."""
-        name = self.known.aliases.get(model, model)
-        return model in self.models or self.local or self.dialect == ECHO or listed(self.known.prices, name) != UNLISTED
+        """Whether a model is configured or listed; where nobody lists a provider's models, it may have any."""
+        if model in self.models or model == self.default_model or not self.known.prices:
+            return True
+        return listed(self.known.prices, self.known.aliases.get(model, model)) != UNLISTED
 
 
 @lru_cache(4096)

@@ -109,6 +109,14 @@ def test_what_may_be_a_mistake_is_a_warning() -> None:
     ]
 
 
+def test_what_nobody_lists_is_no_mistake() -> None:
+    known = rows(
+        openai=ProviderSettings(default_model="mine"), work=ProviderSettings(base_url="http://127.0.0.1:8080/v1")
+    )
+    targets = [{"provider": "openai", "model": "mine"}, {"provider": "work", "model": "slow"}]
+    assert RoutingPolicy([{"prefer": targets}], known).warnings(known) == []
+
+
 def test_the_names_that_models_have_elsewhere_are_theirs() -> None:
     known = rows(openrouter=ProviderSettings(), gemini=ProviderSettings(), anthropic=ProviderSettings())
     assert known["openrouter"].model_row("claude-haiku-4-5").model == "anthropic/claude-haiku-4.5"
