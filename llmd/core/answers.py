@@ -93,15 +93,16 @@ class Answers:
             self._changes.row(row_of(key), None)
 
     def forget(self, now_ms: int) -> None:
-        """Let go of the oldest: those that are too old or too much."""
+        """Let go of the oldest answers: those that are too old or too much. A call that still runs has none."""
         outdated = []
         count, size = len(self._answered), self._bytes
         for key, answered in self._answered.items():
             too_much = count > ANSWERS_MAX or size > ANSWER_BYTES_MAX
             if not too_much and answered.at_ms >= now_ms - KEPT_MS:
                 break
-            outdated.append(key)
-            count, size = count - 1, size - answered.size
+            if answered.call is None:
+                outdated.append(key)
+                count, size = count - 1, size - answered.size
         for key in outdated:
             self.drop(key)
 

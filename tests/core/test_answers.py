@@ -94,6 +94,19 @@ def test_the_oldest_go_where_there_are_too_many() -> None:
     assert not any(made.is_answered(key, "p") for key in "012")
 
 
+def test_a_call_that_still_runs_is_known_however_many_come_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "ANSWERS_MAX", 2)
+    made = Book()
+    made.begin("running", "p", 0, "r1", held=False)
+    for number in range(4):
+        made.answer(str(number), number)
+    assert made.is_answered("running", "p")
+    assert [key for key in "0123" if made.is_answered(key, "p")] == ["3"]
+    made.forget(KEPT_MS + 10)
+    assert made.is_answered("running", "p")
+    assert not made.is_answered("3", "p")
+
+
 def test_the_oldest_go_where_they_are_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(answers, "ANSWER_BYTES_MAX", 100 + 4 * len('{"text":""}'))
     made = kept(0, 1, 2, 3, size=30)
