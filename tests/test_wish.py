@@ -11,6 +11,7 @@ import trio
 from hypothesis import settings
 from trio.testing import MockClock
 
+from llmd.core import health
 from tests.support.treasuries import bank, pass_time
 from tests.support.wish import Pause, world
 
@@ -50,7 +51,10 @@ def test_a_cap_is_never_overspent_and_always_used(seed: int) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize("seed", range(4))
-async def test_a_cap_is_never_overspent_on_the_daemons_own_loop(seed: int) -> None:
+async def test_a_cap_is_never_overspent_on_the_daemons_own_loop(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPEN_S", "OPEN_MAX_S"):  # real seconds, in which nothing would be sent
+        monkeypatch.setattr(health, name, 0.001)
+
     async def pause(seconds: float) -> None:
         await pass_time(seconds / 1000)
 

@@ -43,7 +43,7 @@ class MeteredUpstream:
         rng, most = Random(seed), len(exchange.request.body) + OVERHEAD
         await pass_time(rng.uniform(0, 0.05))
         if name != "killed" and rng.random() < 0.1:
-            await exchange.reply({"error": {"message": "later"}}, rng.choice([429, 401, 404, 400]))
+            await exchange.reply({"error": {"message": "later"}}, rng.choice([429, 422, 404, 400]))
             return
         # What is billed is billed: whether the answer ever arrives is the caller's luck.
         inputs, outputs = _some(rng, most), max(1, _some(rng, sent["max_tokens"]))
