@@ -102,10 +102,11 @@ def test_the_server_answers_the_payload(tmp_path: Path, monkeypatch: pytest.Monk
 def test_the_server_answers_with_what_a_real_llama_cpp_says(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = f'default_model = "work/{MODEL_NAME}"\n[providers.work]\nbase_url = "{engine.url}"\n'
+    settings = f'[providers.work]\nbase_url = "{engine.url}"\n'
+    settings += f'[[routing.rules]]\nprefer = [{{ provider = "work", model = "{MODEL_NAME}" }}]\nmax_tokens = 50\n'
     answer = served(tmp_path, monkeypatch, settings)
     assert answer["text"]
-    assert answer["usage"]["output_tokens"] > 0
+    assert answer["usage"]["output_tokens"] == 50
 
 
 @pytest.mark.parametrize("text", blocks("toml"))
