@@ -1,5 +1,5 @@
-"""What uvicorn does not bound: how long the head of a request may be and take, and how long a client may leave unread
-what it is sent.
+"""What uvicorn does not bound: how long the head of a request may be and take, how much there may be around its body,
+and how long a client may leave unread what it is sent.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ def bounded(read: Callable[[], Limits]) -> type[asyncio.Protocol]:
 class _Bounded(HttpToolsProtocol):
     limits: Callable[[], Limits]
     _in_head = True
-    _head_bytes = 0
+    _bare_bytes = 0  # that came since the end of a head or the last piece of a body
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._coming = _Timer(self.loop)
@@ -46,22 +46,29 @@ class _Bounded(HttpToolsProtocol):
     # -- what comes ---------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._in_head:
-            self._head_bytes += len(data)  # the parser keeps what it has of a line, and tells of whole ones only
+        self._bare_bytes += len(data)  # the parser keeps what it has of a line, and tells of whole ones only
         super().data_received(data)
-        if self._in_head and self._head_bytes > self.limits().auth_bytes and not self.transport.is_closing():
-            self.send_400_response("The head of the request is too long.")
+        if self._bare_bytes > self.limits().auth_bytes and not self.transport.is_closing():
+            self.send_400_response("The headers of the request are too long.")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._expect()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # behind a body they are trailers, which nobody reads
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
-        self._in_head, self._head_bytes = False, 0
+        self._in_head, self._bare_bytes = False, 0
         self._coming.cancel()
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.limits().auth_bytes:
             raise ValueError("the head of the request is too long")  # the parser makes an answer of it
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._bare_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()

@@ -22,6 +22,10 @@ stalled_write_ms = 300
 """
 HEAD = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 POST = b"POST /execute HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+CHUNKED = (
+    b"POST %b HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    b"Expect: 100-continue\r\nConnection: close\r\n\r\n"
+)
 
 
 @pytest.fixture
@@ -62,6 +66,32 @@ def test_a_head_as_clients_send_it_is_read(port: int) -> None:
         for _ in range(3):
             connection.sendall(HEAD + b"x: " + b"y" * 3000 + b"\r\n\r\n")
             assert b"200 OK" in connection.recv(65536)
+
+
+@pytest.mark.parametrize("trailers", [b"x: " + b"y" * 5000, b"x: y\r\n" * 1000], ids=["one", "many"])
+def test_long_trailers_are_refused(port: int, trailers: bytes) -> None:
+    with connected(port) as connection:
+        connection.sendall(CHUNKED % b"/execute" + b"0\r\n")
+        assert b" 100 " in connection.recv(65536)  # what follows comes by itself
+        connection.sendall(trailers)
+        assert everything(connection).startswith(b"HTTP/1.1 400 ")
+
+
+def test_long_trailers_of_what_was_refused_end_the_connection(port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall((CHUNKED % b"/nowhere").replace(b"Connection: close\r\n", b"") + b"0\r\n")
+        assert b" 404 " in connection.recv(65536)
+        connection.sendall(b"x: " + b"y" * 5000)
+        assert b" 400 " in everything(connection)
+
+
+def test_a_body_in_chunks_is_read_however_long_it_is(port: int) -> None:
+    with connected(port) as connection:
+        connection.sendall(CHUNKED % b"/execute" + b'2c\r\n{"model": "echo/echo", "prompt": "hello you"\r\n')
+        for _ in range(3):
+            connection.sendall(b"bb8\r\n" + b" " * 3000 + b"\r\n")
+        connection.sendall(b"1\r\n}\r\n0\r\nx: y\r\n\r\n")
+        assert b'"text":"hello you"' in everything(connection)
 
 
 def test_a_body_that_is_said_to_be_too_long_is_refused_before_it_comes(port: int) -> None:
