@@ -176,7 +176,8 @@ class _Methods:
         replies: list[bytes | None] = [None] * len(batch.items)
 
         async def answer(number: int, item: Item) -> None:
-            replies[number] = await self._item(item, ctx)
+            own = msgspec.structs.replace(ctx, request_id=f"{ctx.request_id}-{number + 1}", posted=[], partial={})
+            replies[number] = await self._item(item, own)
 
         async with anyio.create_task_group() as items:
             for number, item in enumerate(batch.items):

@@ -158,6 +158,17 @@ def test_a_batch_takes_as_long_as_its_slowest(client: httpx.Client) -> None:
     assert max(item["result"]["latency_ms"] for item in batch) < 1400
 
 
+def test_the_calls_of_a_batch_tell_of_themselves_alone(daemon: RunningDaemon, client: httpx.Client) -> None:
+    def many(number: int) -> dict[str, Any]:
+        calls = [{**ECHO, "prompt": f"of {number}"}, {**ECHO, "model": "stuck/x"}]
+        params = {"calls": calls, "timeout_ms": 300 + number}
+        return {"jsonrpc": "2.0", "id": number, "method": "execute_many", "params": params}
+
+    for number, item in enumerate(rpc(client, [many(0), many(1)])):
+        answered, unanswered = item["error"]["data"]["results"]
+        assert (answered["ok"]["text"], unanswered) == (f"of {number}", None)
+
+
 @pytest.mark.parametrize(
     "headers",
     [
