@@ -101,15 +101,25 @@ class Calls:
         with anyio.move_on_after(patience_s) as scope:
             try:
                 async for chunk in request.stream():
+                    self._check_bytes(len(chunk))
                     body += chunk
+                    self.hub.input_bytes += len(chunk)
                     if len(body) > limit:
                         raise too_large
                     scope.deadline = anyio.current_time() + patience_s
             except ClientDisconnect:
                 raise LLMError("cancelled", "the client went away") from None
+            finally:
+                self.hub.input_bytes -= len(body)  # a call counts for itself
         if scope.cancelled_caught:
             raise LLMError("deadline_exceeded", "the rest of the body did not come: send it without long pauses")
         return bytes(body)
+
+    def _check_bytes(self, size: int) -> None:
+        """Raises busy where so many bytes would be more than all calls and unfinished messages may hold."""
+        if self.hub.input_bytes + size > self.hub.limits().input_bytes:
+            reason = "unfinished messages and calls in flight hold too many bytes in all"
+            raise LLMError("busy", reason, retry_after_ms=RETRY_AFTER_MS)
 
     def _has_token(self, request: Request, ctx: Context) -> bool:
         params = Raw(msgspec.json.encode({"token": bearer_token(request)}))
@@ -149,9 +159,7 @@ class Calls:
     async def _started(self, run: Callable[[], Awaitable[None]], size: int) -> AsyncIterator[anyio.CancelScope]:
         """`run` as a task of the daemon, cancelled when the block ends; when it has ended by itself, the scope is."""
         hub = self.hub
-        if hub.input_bytes + size > hub.limits().input_bytes:
-            reason = "the calls in flight hold too many bytes in all"
-            raise LLMError("busy", reason, retry_after_ms=RETRY_AFTER_MS)
+        self._check_bytes(size)
         scope, until_ended = anyio.CancelScope(), anyio.CancelScope()
 
         async def task() -> None:

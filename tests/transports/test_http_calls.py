@@ -126,6 +126,19 @@ def test_calls_in_flight_hold_so_many_bytes_in_all(daemon: RunningDaemon, port: 
         assert (response.status_code, response.json()["error"]["data"]["kind"]) == (429, "busy")
 
 
+def test_bodies_that_still_come_count_too(daemon: RunningDaemon, port: int) -> None:
+    url = f"http://127.0.0.1:{port}/execute"
+    headers = {"Expect": "100-continue", "Connection": "close"}
+    with raw_post(port, {**ECHO, "prompt": "x" * 300}, headers, missing=10) as unfinished:
+        assert b" 100 " in unfinished.recv(65536)  # the body is read
+        large = {**ECHO, "prompt": "x" * 300}
+        response = httpx.post(url, json=large, timeout=20)
+        assert (response.status_code, response.json()["error"]["data"]["kind"]) == (429, "busy")
+        unfinished.sendall(b" " * 10)
+        assert b'"text":"xxx' in everything(unfinished)
+        assert httpx.post(url, json=large, timeout=20).status_code == 200, "what it held is given back"
+
+
 @pytest.mark.anyio
 async def test_a_client_that_goes_away_while_it_is_sent_to_cancels_too() -> None:
     unused: Any = None
