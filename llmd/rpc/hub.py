@@ -7,8 +7,12 @@ from typing import Protocol
 
 import anyio
 
+from llmd.errors import LLMError
 from llmd.rpc.dispatch import Dispatcher
 from llmd.settings import Limits
+
+RETRY_AFTER_MS = 100
+STRANGERS_MAX = 64  # connections of strangers, who take none of the places of all others
 
 Listed = Mapping[int, Mapping[str, str]]
 """The fixed labels of each listed user, by uid."""
@@ -37,6 +41,8 @@ class Hub:
         self.input_bytes = 0
         self.messages = 0  # that have come, on all connections
         self.sessions: set[Connection] = set()
+        self._known: set[object] = set()
+        self._strangers: set[object] = set()
         self.numbers = itertools.count(1)
         self._in_flight = 0
         self._idle = anyio.Event()
@@ -63,7 +69,28 @@ class Hub:
         if not self._in_flight:
             self._idle.set()
 
+    def enter(self, connection: object, *, known: bool) -> None:
+        """Count an open connection; one that has entered as a stranger's may enter again, as known. Raises busy.
+
+        known  whether the kernel or the token says that its peer may call
+        """
+        limit = self.limits().connections
+        limit, entered = (limit, self._known) if known else (min(limit, STRANGERS_MAX), self._strangers)
+        if connection in entered:
+            return
+        if len(entered) >= limit:
+            whose = "" if known else " of others, who have shown no token"
+            raise LLMError("busy", f"the daemon has {limit} connections{whose}", retry_after_ms=RETRY_AFTER_MS)
+        self._strangers.discard(connection)
+        entered.add(connection)
+
+    def forget(self, connection: object) -> None:
+        """Count it no more, if it ever was."""
+        self._known.discard(connection)
+        self._strangers.discard(connection)
+
     def leave(self, session: Connection) -> None:
+        self.forget(session)
         self.sessions.discard(session)
         if not self.sessions:
             self._empty.set()

@@ -26,13 +26,12 @@ from llmd.core.jsonrpc import Batch, Call, Ignored, Invalid
 from llmd.errors import LLMError
 from llmd.rpc.batch import BatchReplies, Send
 from llmd.rpc.dispatch import Reply, error_message, error_reply
-from llmd.rpc.hub import Hub
+from llmd.rpc.hub import RETRY_AFTER_MS, Hub
 from llmd.rpc.output import Output
 from llmd.rpc.streams import DeltaStream
 
 log = logging.getLogger("llmd.rpc")
 
-RETRY_AFTER_MS = 100
 TURN_S = 0.005  # how long one connection's messages may keep the others waiting,
 TURN_CALLS = 16  # and how many calls it may begin, which run before anybody else is read
 LINGER_S = 2.0
@@ -108,9 +107,10 @@ class Session:
     async def run(self) -> None:
         """Serve until the connection ends. Raises nothing but cancellation."""
         hub = self._hub
-        if len(hub.sessions) >= self._limits.connections:
-            reason = f"the daemon has {self._limits.connections} connections"
-            self._refuse(LLMError("busy", reason, retry_after_ms=RETRY_AFTER_MS))
+        try:
+            hub.enter(self, known=self._authorized or self._peer.own)
+        except LLMError as error:
+            self._refuse(error)
             self._faulted = False  # it is not waited for: that would be a connection more
         hub.sessions.add(self)
         log.debug("connection %d: pid %s uid %s", self._number, self._peer.pid, self._peer.uid)
@@ -216,9 +216,15 @@ class Session:
 
     def _authorize(self, message: jsonrpc.Message) -> None:
         """The first message of a connection that has no right yet: `daemon.auth`, or the end."""
+        identifier = message.id if isinstance(message, Call) and message.id is not None else jsonrpc.NULL_ID
         if isinstance(message, Call) and message.method == "daemon.auth":
             reply = self._hub.dispatcher.now(message.method, message.params, self._at_once)
             if reply.ok:
+                try:
+                    self._hub.enter(self, known=True)
+                except LLMError as error:
+                    self._refuse(error, identifier)
+                    return
                 self._authorized = True
                 self._decoder.limit = self._limits.frame_bytes
                 self._reading.deadline = math.inf
@@ -227,7 +233,6 @@ class Session:
             reason = "this is not the daemon's token"
         else:
             reason = "call daemon.auth with the daemon's token first"
-        identifier = message.id if isinstance(message, Call) and message.id is not None else jsonrpc.NULL_ID
         if self._peer.transport == "unix":
             reason = "this daemon serves its own user"
         self._refuse(LLMError("unauthorized", reason), identifier)

@@ -51,14 +51,13 @@ async def serve(listener: socket.socket, hub: Hub, group: TaskGroup, require_tok
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
     config = uvicorn.Config(
         _application(Calls(hub, group, require_token)),
-        http=bounded(hub.limits),
+        http=bounded(hub),
         ws="none",
         lifespan="off",
         proxy_headers=False,
         log_config=None,
         access_log=False,
         server_header=False,
-        limit_concurrency=hub.limits().connections,
     )
     server = _Server(config)
     async with anyio.create_task_group() as own:

@@ -19,15 +19,13 @@ from starlette.types import Receive, Scope, Send
 
 from llmd.context import Context, Notify, Stream
 from llmd.errors import LLMError, trace
-from llmd.rpc.hub import Hub
+from llmd.rpc.hub import RETRY_AFTER_MS, Hub
 from llmd.transports.http_messages import bearer_token, check_origin
 from llmd.transports.peers import labelled, tcp_peer
 
 log = logging.getLogger("llmd.transports")
 
 T = TypeVar("T")
-
-RETRY_AFTER_MS = 100
 
 Piece = bytes | Response
 """What is sent of a stream; a whole response, which can only be its first, is sent instead of one."""
@@ -82,6 +80,7 @@ class Calls:
         ctx = Context(peer, f"h{next(self.hub.numbers)}", received, _NoConnection())
         if (self._require_token or not peer.own) and not self._has_token(request, ctx):
             raise LLMError("unauthorized", "send the daemon's token, as `Authorization: Bearer ...`")
+        request.state.vouch()
         return ctx
 
     async def admit_json(self, request: Request) -> tuple[Context, bytes]:

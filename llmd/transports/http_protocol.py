@@ -1,33 +1,42 @@
-"""What uvicorn does not bound: how long the head of a request may be and take, how much there may be around its body,
-and how long a client may leave unread what it is sent.
+"""What uvicorn does not bound: how many connections there are, how long the head of a request may be and take, how much
+there may be around its body, and how long a client may leave unread what it is sent.
 """
 
 import asyncio
 import logging
 from asyncio import TimerHandle
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from llmd.errors import LLMError
+from llmd.rpc.dispatch import error_reply
+from llmd.rpc.hub import Hub
 from llmd.settings import Limits
+from llmd.transports.http_messages import response
+from llmd.transports.peers import tcp_peer
 
 log = logging.getLogger("llmd.transports")
 
 
-def bounded(read: Callable[[], Limits]) -> type[asyncio.Protocol]:
+def bounded(its: Hub) -> type[asyncio.Protocol]:
     """uvicorn's protocol within `auth_bytes` and `auth_ms` for a head, and `stalled_write_ms` for what is not read.
 
-    The head says who asks: it is to HTTP what comes before auth on the other listeners.
+    The head says who asks: it is to HTTP what comes before auth on the other listeners. Until it has shown the token, a
+    connection of anybody but our own user is a stranger's; `vouch` in a request's state says that it has.
     """
 
     class Bounded(_Bounded):
-        limits = staticmethod(read)
+        hub = its
+        limits = staticmethod(its.limits)
 
     return Bounded
 
 
 class _Bounded(HttpToolsProtocol):
+    hub: Hub
     limits: Callable[[], Limits]
     _in_head = True
     _bare_bytes = 0  # that came since the end of a head or the last piece of a body
@@ -37,11 +46,26 @@ class _Bounded(HttpToolsProtocol):
         self._going = _Timer(self.loop)
         super().connection_made(cast(asyncio.Transport, transport))
         self._expect()
+        self._place = object()  # not ourselves, whom what refers to it would keep
+        own = self.server is not None and self.client is not None and tcp_peer("http", self.server, self.client).own
+        self.app_state = {**self.app_state, "vouch": partial(self.hub.enter, self._place, known=True)}
+        try:
+            self.hub.enter(self._place, known=own)
+        except LLMError as error:
+            self._refuse(error)
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self._coming.cancel()
         self._going.cancel()
+        self.hub.forget(self._place)
+
+    def _refuse(self, error: LLMError) -> None:
+        """Say why, before anything is asked, and close."""
+        told = response(error_reply(error))
+        headers = b"".join(b"%b: %b\r\n" % header for header in told.raw_headers)
+        self.transport.write(b"%b%bconnection: close\r\n\r\n" % (STATUS_LINE[told.status_code], headers) + told.body)
+        self.transport.close()
 
     # -- what comes ---------------------------------------------------------------------------------------------------
 

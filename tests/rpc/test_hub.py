@@ -6,7 +6,9 @@ from typing import Any
 import anyio
 import pytest
 
-from llmd.rpc.hub import Hub
+from llmd.errors import LLMError
+from llmd.rpc.hub import STRANGERS_MAX, Hub
+from llmd.settings import Limits
 
 pytestmark = pytest.mark.anyio
 
@@ -23,6 +25,29 @@ async def test_calls_and_their_bytes_are_counted_while_they_run() -> None:
     assert (shared.in_flight, shared.input_bytes) == (2, 120)
     shared.finish(100)
     assert (shared.in_flight, shared.input_bytes) == (1, 20)
+
+
+def refused(shared: Hub, connection: str, known: bool) -> str:
+    """Why it may not enter; empty if it may."""
+    try:
+        shared.enter(connection, known=known)
+    except LLMError as error:
+        return error.kind
+    return ""
+
+
+async def test_strangers_are_counted_apart_and_are_few() -> None:
+    unused: Any = None
+    shared = Hub(unused, lambda: Limits(connections=100))
+    strangers = [refused(shared, f"s{number}", known=False) for number in range(STRANGERS_MAX + 1)]
+    assert strangers == [""] * STRANGERS_MAX + ["busy"]
+    assert refused(shared, "s0", known=False) == "", "it is in"
+    known = [refused(shared, f"k{number}", known=True) for number in range(101)]
+    assert known == [""] * 100 + ["busy"]
+    assert refused(shared, "s0", known=True) == "busy"
+    shared.forget("k0")
+    assert refused(shared, "s0", known=True) == ""
+    assert refused(shared, "another", known=False) == "", "one stranger less"
 
 
 async def ends_with(wait: Callable[[], Awaitable[None]], first: Callable[[], None], last: Callable[[], None]) -> None:
