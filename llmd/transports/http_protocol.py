@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from llmd.errors import LLMError
 from llmd.rpc.dispatch import error_reply
@@ -19,6 +19,8 @@ from llmd.transports.http_messages import response
 from llmd.transports.peers import tcp_peer
 
 log = logging.getLogger("llmd.transports")
+
+WAITING_MAX = 4  # requests read ahead of the answer to one before them
 
 
 def bounded(its: Hub) -> type[asyncio.Protocol]:
@@ -38,6 +40,7 @@ def bounded(its: Hub) -> type[asyncio.Protocol]:
 class _Bounded(HttpToolsProtocol):
     hub: Hub
     limits: Callable[[], Limits]
+    _running: RequestResponseCycle | None = None
     _in_head = True
     _bare_bytes = 0  # that came since the end of a head or the last piece of a body
 
@@ -56,6 +59,10 @@ class _Bounded(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        if self._running is not None and not self._running.response_complete:
+            # uvicorn tells the newest request alone, which may be one that waits behind this one.
+            self._running.disconnected = True
+            self._running.message_event.set()
         self._coming.cancel()
         self._going.cancel()
         self.hub.forget(self._place)
@@ -89,6 +96,10 @@ class _Bounded(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self.limits().auth_bytes:
             raise ValueError("the head of the request is too long")  # the parser makes an answer of it
         super().on_headers_complete()
+        if not self.pipeline:
+            self._running = self.cycle
+        elif len(self.pipeline) <= WAITING_MAX:
+            self.flow.resume_reading()  # uvicorn has paused it, and would not see the client go away
 
     def on_body(self, body: bytes) -> None:
         self._bare_bytes = 0
@@ -99,6 +110,8 @@ class _Bounded(HttpToolsProtocol):
         self._in_head = True
 
     def on_response_complete(self) -> None:
+        if self.pipeline:
+            self._running = self.pipeline[-1][0]
         super().on_response_complete()
         if self.cycle.response_complete:  # whatever comes now is a body that was refused, or the next head
             self._expect()

@@ -49,10 +49,8 @@ def daemon(tmp_path: Path, port: int) -> Iterator[RunningDaemon]:
         yield running
 
 
-def raw_post(
-    port: int, params: dict[str, Any], headers: Mapping[str, str] | None = None, missing: int = 0
-) -> socket.socket:
-    """A request on a connection that the test can break; its body tells of so many bytes more than are sent."""
+def request(params: dict[str, Any], headers: Mapping[str, str] | None = None, missing: int = 0) -> bytes:
+    """A POST whose body tells of so many bytes more than there are."""
     body = json.dumps(params)
     lines = [
         "POST /execute HTTP/1.1",
@@ -61,8 +59,18 @@ def raw_post(
         f"Content-Length: {len(body) + missing}",
     ]
     lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
+    return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
+
+
+def raw_post(
+    port: int, params: dict[str, Any], headers: Mapping[str, str] | None = None, missing: int = 0, then: bytes = b""
+) -> socket.socket:
+    """A request on a connection that the test can break.
+
+    then  is sent behind it, at once
+    """
     connection = socket.create_connection(("127.0.0.1", port), timeout=20)
-    connection.sendall(("\r\n".join(lines) + "\r\n\r\n" + body).encode())
+    connection.sendall(request(params, headers, missing) + then)
     return connection
 
 
@@ -83,6 +91,29 @@ def test_a_client_that_goes_away_cancels_its_call(daemon: RunningDaemon, port: i
     with raw_post(port, {**ECHO, "model": "stuck/x"}, headers):
         wait_until_in_flight(daemon, port)
     # Were the call still in flight, the drain would wait for it, as long as `stop` does for the process.
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log.read_text()
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS], ids=["whole", "streamed"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_client_that_goes_away_cancels_its_call_before_others_that_wait(
+    daemon: RunningDaemon, port: int, headers: dict[str, str], at_once: bool
+) -> None:
+    waiting = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with raw_post(port, {**ECHO, "model": "stuck/x"}, headers, then=waiting if at_once else b"") as connection:
+        wait_until_in_flight(daemon, port)
+        if not at_once:
+            connection.sendall(waiting)
+        wait_until_in_flight(daemon, port)
+    assert daemon.stop() == 0
+    assert "Traceback" not in daemon.log.read_text()
+
+
+def test_a_call_that_has_waited_is_cancelled_before_others_that_wait(daemon: RunningDaemon, port: int) -> None:
+    with raw_post(port, ECHO, then=request({**ECHO, "model": "stuck/x"}) * 2) as connection:
+        assert b" 200 " in connection.recv(65536)
+        wait_until_in_flight(daemon, port)
     assert daemon.stop() == 0
     assert "Traceback" not in daemon.log.read_text()
 
