@@ -118,6 +118,17 @@ def test_a_reset_behind_a_half_close_cancels(tmp_path: Path, port: int, connect:
         assert daemon.stop() == 0
 
 
+def test_a_reset_at_once_is_no_error(tmp_path: Path, port: int, connect: Connect) -> None:
+    with running_daemon(tmp_path, config=STUCK.format(port=port)) as daemon:
+        for _ in range(50):
+            peer = connect()
+            peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            peer.close()
+        assert connect().ask(PING)["result"] == {}  # behind all of them
+        assert daemon.stop() == 0
+        assert "ERROR" not in daemon.log.read_text()
+
+
 def test_the_token_is_made_for_the_user_alone(guarded: RunningDaemon) -> None:
     assert stat.S_IMODE(paths.token_file(os.environ).stat().st_mode) == 0o600
     assert len(token()) >= 32
