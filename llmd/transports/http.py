@@ -4,6 +4,7 @@ uvicorn parses and Starlette routes; http_calls makes calls of requests. A page 
 Origin must be of this machine and the body must say that it is JSON, which no form can.
 """
 
+import asyncio
 import logging
 import socket
 from collections.abc import Iterator
@@ -74,6 +75,11 @@ async def _run(server: uvicorn.Server, listener: socket.socket) -> None:
     # Cancelled, it would leave its request tasks behind: it ends by `should_exit`, within its own limit of time.
     with anyio.CancelScope(shield=True):
         await server.serve([listener])
+        # What is left waits for its client, which sends no more of a body or does not read: there is no time for that.
+        for connection in list(server.server_state.connections):
+            connection.transport.abort()
+        if server.server_state.tasks:
+            await asyncio.wait(server.server_state.tasks)
 
 
 def _application(calls: Calls) -> ASGIApp:

@@ -149,6 +149,17 @@ def test_a_stop_that_cannot_wait_says_so(tmp_path: Path, port: int, headers: dic
 
 
 @pytest.mark.parametrize("headers", [{}, EVENTS], ids=["whole", "streamed"])
+def test_a_stop_waits_for_no_body(tmp_path: Path, port: int, headers: dict[str, str]) -> None:
+    config = CONFIG.format(port=port, drain_ms=100)
+    headers = {**headers, "Expect": "100-continue"}
+    with running_daemon(tmp_path, config=config) as daemon, raw_post(port, ECHO, headers, missing=10) as connection:
+        assert b" 100 " in connection.recv(65536)  # the body is read
+        assert daemon.stop() == 0
+        assert everything(connection) == b""
+        assert "ERROR" not in daemon.log.read_text()
+
+
+@pytest.mark.parametrize("headers", [{}, EVENTS], ids=["whole", "streamed"])
 def test_calls_in_flight_hold_so_many_bytes_in_all(daemon: RunningDaemon, port: int, headers: dict[str, str]) -> None:
     url = f"http://127.0.0.1:{port}/execute"
     with raw_post(port, {"model": "stuck/x", "prompt": "x" * 300}):
