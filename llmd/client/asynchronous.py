@@ -12,12 +12,12 @@ from anyio.abc import TaskGroup
 from llmd.books import Opened, Snapshot, Statement
 from llmd.chat import Completion, Delta, ManyCompletions
 from llmd.client import messages
-from llmd.client.connection import Connection, Exchange, Lost, connect
+from llmd.client.connection import Connection, Exchange, Lost, Unread, connect
 from llmd.client.messages import ExecuteParams, ManyParams, OpenBudgetParams, ResizeBudgetParams
 from llmd.client.wire import NoDaemon
 from llmd.errors import LLMError
 
-RECONNECT_S = 10.0  # how long a daemon may take to be there again
+RECONNECT_S = 10.0  # how long a call whose connection was lost is asked again
 PAUSE_S = 0.05
 
 T = TypeVar("T")
@@ -27,8 +27,8 @@ class AsyncClient:
     """A connection to the daemon, within its block; leaving that cancels what runs.
 
     socket     its path; unset, where this user's daemon listens
-    reconnect  send calls with idempotency keys, and when the connection is lost, connect anew within 10 s and ask
-               again: the daemon goes on with such a call meanwhile, and none is paid twice
+    reconnect  send calls with idempotency keys, and when the connection is lost, connect anew and ask again for 10 s:
+               the daemon goes on with such a call meanwhile, and none is paid twice
 
     For the tasks of one loop, all at once. Raises NoDaemon where nobody listens. Methods raise LLMError: the daemon's
     errors, with `kind`, `retryable` and `data`, and outcome_unknown where the connection broke before the answer. A
@@ -90,31 +90,37 @@ class AsyncClient:
         """Any method, its result read as `kind`."""
         if self.reconnects:
             params = messages.keyed(method, params)
-        again = False
-        while True:
-            connection = await self.connected(patient=again)
-            try:
-                return messages.result(await connection.call(method, params), kind)
-            except Lost:
-                if not self.reconnects:
-                    raise messages.lost() from None
-            again = True
+        try:
+            return await self._ask(method, params, kind)
+        except Lost as lost:
+            return await self.again(lost, method, params, kind)
 
-    async def connected(self, *, patient: bool = False) -> Connection:
-        """The connection, anew where it was lost; `patient`, it waits for a daemon. Raises NoDaemon."""
+    async def again(self, lost: Lost, method: str, params: Any, kind: type[T]) -> T:
+        """What a call was to give that was `lost`, as long as it may be made again; then outcome_unknown."""
+        until = anyio.current_time() + RECONNECT_S
+        while (self.reconnects or isinstance(lost, Unread)) and anyio.current_time() < until:
+            try:
+                return await self._ask(method, params, kind)
+            except NoDaemon:
+                if not self.reconnects:
+                    raise
+            except Lost as another:
+                lost = another
+            await anyio.sleep(PAUSE_S)
+        raise messages.lost() from None
+
+    async def _ask(self, method: str, params: Any, kind: type[T]) -> T:
+        connection = await self.connected()
+        return messages.result(await connection.call(method, params), kind)
+
+    async def connected(self) -> Connection:
+        """The connection, anew where it was lost. Raises NoDaemon."""
         if not self._within:
             raise RuntimeError("an AsyncClient is used in its block: async with AsyncClient() as client")
         async with self._connecting:
-            deadline = anyio.current_time() + RECONNECT_S
-            while self._connection is None or self._connection.lost:
-                try:
-                    self._connection = await connect(self._sockets)
-                except NoDaemon:
-                    if not patient or anyio.current_time() > deadline:
-                        raise
-                    await anyio.sleep(PAUSE_S)
-                else:
-                    self._group.start_soon(self._connection.run)
+            if self._connection is None or self._connection.lost:
+                self._connection = await connect(self._sockets)
+                self._group.start_soon(self._connection.run)
             return self._connection
 
     def token(self) -> str:
@@ -164,11 +170,9 @@ class AsyncStream:
         if self._completion is None:
             try:
                 self._completion = messages.result(await self._exchange.reply(), Completion)
-            except Lost:
-                if not self._client.reconnects:
-                    raise messages.lost() from None
+            except Lost as lost:
                 # What it streams from now on may be of another answer: the completion has it whole.
-                self._completion = await self._client.call("execute", self._params, Completion)
+                self._completion = await self._client.again(lost, "execute", self._params, Completion)
         return self._completion
 
 

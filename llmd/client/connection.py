@@ -27,6 +27,10 @@ class Lost(Exception):
     """The connection broke before the answer."""
 
 
+class Unread(Lost):
+    """It broke before the daemon had read the request: nothing was done."""
+
+
 async def connect(sockets: Iterable[Path]) -> "Connection":
     """To the first of `sockets` where somebody listens; `run` it. Raises NoDaemon."""
     tried = list(sockets)
@@ -44,10 +48,12 @@ async def connect(sockets: Iterable[Path]) -> "Connection":
 class Exchange:
     """One call: what comes of it before the reply, and the reply."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.size = size  # of its request, in bytes
         # Without a bound: who reads slowly must not keep the replies of others waiting.
         self._in, self._out = anyio.create_memory_object_stream[bytes](math.inf)
         self._reply: Incoming | None = None
+        self._lost: type[Lost] = Lost
         self.over = False
 
     async def heard(self) -> bytes | None:
@@ -62,16 +68,17 @@ class Exchange:
         while await self.heard() is not None:
             pass
         if self._reply is None:
-            raise Lost
+            raise self._lost
         return self._reply
 
     def tell(self, params: bytes) -> None:
         if not self.over:
             self._in.send_nowait(params)
 
-    def end(self, reply: Incoming | None) -> None:
+    def end(self, reply: Incoming | None, lost: type[Lost] = Lost) -> None:
+        """With the reply, or where there will be none, with what `reply` raises."""
         if not self.over:
-            self.over, self._reply = True, reply
+            self.over, self._reply, self._lost = True, reply, lost
             self._in.close()
 
     def close(self) -> None:
@@ -80,10 +87,11 @@ class Exchange:
 
 
 class Connection:
-    """Answers calls as long as `run` runs."""
+    """Answers calls as long as `run` runs. `lost`: it takes no more of them."""
 
     def __init__(self, stream: SocketStream) -> None:
         self.lost = False
+        self._refusal: Incoming | None = None
         self._stream = stream
         self._numbers = itertools.count(1)
         self._exchanges: dict[int, Exchange] = {}
@@ -100,7 +108,7 @@ class Connection:
         finally:
             self.lost = True
             for exchange in self._exchanges.values():
-                exchange.end(None)
+                exchange.end(self._refusal)
             self._outbox.close()
             self._unsent.close()
             await anyio.aclose_forcefully(self._stream)
@@ -114,14 +122,14 @@ class Connection:
     async def exchange(self, method: str, params: Any, stream: str | None = None) -> AsyncIterator[Exchange]:
         """A call as long as this block; left before the reply, it is cancelled. `stream` is the token of its deltas."""
         number = next(self._numbers)
-        request = messages.request(number, method, params)
+        request = messages.request(number, method, params).encode()
         if self.lost:
-            raise Lost
-        exchange = Exchange()
+            raise Unread
+        exchange = Exchange(len(request))
         self._exchanges[number] = exchange
         if stream is not None:
             self._streams[stream] = exchange
-        self._outbox.send_nowait(request.encode() + b"\n")
+        self._outbox.send_nowait(request + b"\n")
         try:
             yield exchange
         finally:
@@ -151,10 +159,29 @@ class Connection:
     def _take(self, line: bytes) -> None:
         message = messages.decode(line)
         if message.method is None:
-            exchange = self._exchanges.get(message.id or 0)
-            if exchange is not None:
+            if message.id is None:
+                self._refused(message)
+            elif (exchange := self._exchanges.get(message.id)) is not None:
                 exchange.end(message)
         elif message.method == "llmd.delta" and message.params is not UNSET:
             params = bytes(message.params)
             if (listener := self._streams.get(messages.decode_line(params).stream)) is not None:
                 listener.tell(params)
+
+    def _refused(self, refusal: Incoming) -> None:
+        """The daemon reads no more. It answers what it has read before it closes, so what is left then was not done.
+
+        Where a request was too long that is known at once: of it, and of all that came behind it.
+        """
+        self.lost = True
+        limit = messages.longest(refusal)
+        if limit is None:
+            self._refusal = refusal
+            return
+        unread = False
+        for exchange in self._exchanges.values():
+            if exchange.size > limit:
+                exchange.end(refusal)
+                unread = True
+            elif unread:
+                exchange.end(None, Unread)

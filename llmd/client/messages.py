@@ -148,6 +148,13 @@ def result(reply: Incoming, kind: type[T]) -> T:
     return _read(b"null" if reply.result is UNSET else reply.result, kind)
 
 
+def longest(refusal: Incoming) -> int | None:
+    """How many bytes a message may have, where the daemon refuses one that has more."""
+    data = {} if refusal.error is None else refusal.error.data
+    limit = data.get("limit")
+    return limit if data.get("kind") == "too_large" and isinstance(limit, int) else None
+
+
 def delta(params: bytes) -> Delta:
     """The params of an `llmd.delta`. Raises outcome_unknown for what is none."""
     return _read(params, Delta)

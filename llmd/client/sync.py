@@ -16,7 +16,7 @@ from llmd.client.messages import ExecuteParams, Incoming, ManyParams, OpenBudget
 from llmd.client.wire import ConnectionLost, NoDaemon, Wire
 from llmd.errors import LLMError
 
-RECONNECT_S = 10.0  # how long a daemon may take to be there again
+RECONNECT_S = 10.0  # how long a daemon may take to be there again, and a call that was lost is asked again
 PAUSE_S = 0.05
 GOODBYE_S = 2.0
 
@@ -27,8 +27,8 @@ class Client:
     """A connection to the daemon. As a context manager it is closed behind the block, which cancels what runs.
 
     socket     its path; unset, where this user's daemon listens
-    reconnect  send calls with idempotency keys, and when the connection is lost, connect anew within 10 s and ask
-               again: the daemon goes on with such a call meanwhile, and none is paid twice
+    reconnect  send calls with idempotency keys, and when the connection is lost, connect anew and ask again for 10 s:
+               the daemon goes on with such a call meanwhile, and none is paid twice
 
     For one thread at a time. Raises NoDaemon where nobody listens. Methods raise LLMError: the daemon's errors, with
     `kind`, `retryable` and `data`, and outcome_unknown where the connection broke before the answer.
@@ -90,7 +90,8 @@ class Client:
             raise RuntimeError("this client is in the middle of another call: use another one beside it")
         return _Talk(self, method, messages.keyed(method, params) if self._reconnect else params)
 
-    def _connected(self, patient: bool) -> Wire:
+    def _connected(self) -> Wire:
+        patient = False
         if self._wire is not None and self._wire.ended():  # while it was idle: nothing is lost that was asked
             self.close()
             patient = self._reconnect
@@ -117,21 +118,30 @@ class _Talk:
     def heard(self) -> Generator[bytes, None, None]:
         """Closed before its end, it cancels the call."""
         client = self._client
-        client._busy, again = True, False
+        client._busy = True
         try:
-            while True:
-                try:
-                    yield from self._once(client._connected(again))
-                    return
-                except ConnectionLost:
-                    client.close()
-                    if not client._reconnect:
-                        raise messages.lost() from None
-                # What it streams from now on may be of another answer: the completion has it whole.
-                self._params.pop("stream", None)
-                again = True
+            yield from self._once(client._connected())
+        except ConnectionLost:
+            client.close()
+            if not client._reconnect:
+                raise messages.lost() from None
+            # What it streams from now on may be of another answer: the completion has it whole.
+            self._params.pop("stream", None)
+            yield from self._again()
         finally:
             client._busy = False
+
+    def _again(self) -> Generator[bytes, None, None]:
+        until = time.monotonic() + RECONNECT_S
+        while time.monotonic() < until:
+            try:
+                yield from self._once(self._client._connected())
+            except (ConnectionLost, NoDaemon):
+                self._client.close()
+                time.sleep(PAUSE_S)
+            else:
+                return
+        raise messages.lost() from None
 
     def _once(self, wire: Wire) -> Generator[bytes, None, None]:
         client = self._client
@@ -145,9 +155,11 @@ class _Talk:
                 message = _take(wire)
                 if message.method is not None:
                     yield bytes(b"{}" if message.params is UNSET else message.params)
-                elif message.id in (number, None):  # None: it could not be read, which is the end of the connection
+                elif message.id in (number, None):
                     self.reply = message
                     over = True
+                    if message.id is None:  # it was not read, and nothing more will be
+                        client.close()
                     return
         except ConnectionLost:
             over = True

@@ -1,13 +1,18 @@
 """AsyncClient, on asyncio and trio: many calls at once on one connection, streams, budgets, cancels, a lost daemon."""
 
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
+from anyio.abc import SocketStream
 
 from llmd import AsyncClient, Completion, LLMBudgetExceededError, LLMError, NoDaemon
+from llmd.client import asynchronous
+from llmd.client.connection import connect
 from tests.support.daemon import running_daemon
 from tests.support.library import M1
 from tests.support.upstream import Exchange, scripted
@@ -171,6 +176,94 @@ async def test_asked_to_reconnect_a_call_is_asked_for_again_and_not_paid_twice(t
     # The new daemon knows that it had begun, and does not make it again.
     assert (end.kind, sent) == ("outcome_unknown", 2)
     assert "posted" in end.data
+
+
+@asynccontextmanager
+async def answering(path: Path, *answers: bytes) -> AsyncIterator[list[bytes]]:
+    """A server that closes each connection behind one request, answered with the next of these; the requests."""
+    requests: list[bytes] = []
+
+    async def answer(stream: SocketStream) -> None:
+        async with stream:
+            requests.append(await stream.receive())
+            await stream.send(b"".join(answers[len(requests) - 1 : len(requests)]))
+
+    async with await anyio.create_unix_listener(path) as listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, answer)
+        yield requests
+        group.cancel_scope.cancel()
+
+
+async def test_a_daemon_that_every_request_kills_is_not_asked_forever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asynchronous, "RECONNECT_S", 0.2)
+    most = 2 + round(0.2 / asynchronous.PAUSE_S)
+    async with answering(tmp_path / "s") as requests, AsyncClient(tmp_path / "s", reconnect=True) as client:
+        with pytest.raises(LLMError) as caught:
+            await client.execute(prompt="x")
+    assert caught.value.kind == "outcome_unknown"
+    assert 2 <= len(requests) <= most
+
+
+async def test_a_stream_that_was_lost_waits_for_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(sockets: Sequence[Path]) -> Any:
+        monkeypatch.setattr(asynchronous, "connect", connect)
+        raise NoDaemon(sockets)
+
+    done = b'{"id":1,"error":{"code":1,"message":"done","data":{"kind":"no_route"}}}\n'
+    async with (
+        answering(tmp_path / "s", b"", done),
+        AsyncClient(tmp_path / "s", reconnect=True) as client,
+        client.stream(prompt="x") as stream,
+    ):
+        monkeypatch.setattr(asynchronous, "connect", gone)
+        with pytest.raises(LLMError, match="done"):
+            await stream.completion()
+
+
+@pytest.mark.parametrize("reconnect", [False, True])
+async def test_a_prompt_that_is_too_long_is_refused_at_once_and_fails_no_other_call(
+    tmp_path: Path, *, reconnect: bool
+) -> None:
+    called, go = anyio.Event(), anyio.Event()
+
+    async def script(exchange: Exchange) -> None:
+        called.set()
+        await go.wait()
+        await exchange.reply()
+
+    async def slow() -> None:
+        assert (await client.execute(model="work/m1", prompt="x")).text == "hello"
+
+    async def small() -> None:
+        assert (await client.execute(model="echo/echo", prompt="small")).text == "small"
+
+    async def large() -> None:
+        with pytest.raises(LLMError) as caught:
+            await client.execute(model="echo/echo", prompt="x" * 10_000)
+        assert caught.value.kind == "too_large"
+
+    async with scripted(script) as upstream:
+        with running_daemon(tmp_path, config="[limits]\nframe_bytes = 10000\n" + M1.format(url=upstream.url)):
+            async with AsyncClient(reconnect=reconnect) as client, anyio.create_task_group() as slowly:
+                slowly.start_soon(slow)
+                await called.wait()
+                async with anyio.create_task_group() as group:
+                    group.start_soon(large)
+                    group.start_soon(small)
+                await small()
+                go.set()
+
+
+@pytest.mark.parametrize("reconnect", [False, True])
+async def test_a_daemon_that_has_no_room_for_a_connection_says_so(tmp_path: Path, *, reconnect: bool) -> None:
+    with running_daemon(tmp_path, config="[limits]\nconnections = 1\n") as daemon, daemon.wire() as first:
+        first.call("daemon.info")
+        with pytest.raises(LLMError) as caught:
+            async with AsyncClient(reconnect=reconnect) as client:
+                await client.execute(model="echo/echo", prompt="x")
+    assert (caught.value.kind, caught.value.retryable) == ("busy", True)
 
 
 async def test_outside_its_block_a_client_says_so(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from llmd.client.connection import Connection, Lost, connect
+from llmd.chat import ErrorObject
+from llmd.client.connection import Connection, Lost, Unread, connect
 from llmd.client.wire import NoDaemon
 
 pytestmark = pytest.mark.anyio
@@ -98,6 +99,37 @@ async def test_a_line_that_makes_no_sense_ends_the_connection_and_nothing_else(t
                 await one.reply()
         await anyio.wait_all_tasks_blocked()  # it has ended by now, and raised nothing
         assert made.lost
+
+
+async def test_a_request_that_is_too_long_is_refused_at_once_and_what_came_behind_it_was_not_read(
+    tmp_path: Path,
+) -> None:
+    async with (
+        pair(tmp_path) as (made, peer),
+        made.exchange("a", {}) as before,
+        made.exchange("b", "x" * 1000) as long,
+        made.exchange("c", {}) as behind,
+    ):
+        peer.say('{"id":null,"error":{"code":1,"message":"m","data":{"kind":"too_large","limit":1000}}}\n')
+        assert (await long.reply()).error == ErrorObject(1, "m", {"kind": "too_large", "limit": 1000})
+        with pytest.raises(Unread):
+            await behind.reply()
+        with pytest.raises(Unread):
+            await made.call("d", {})
+        assert not before.over
+        peer.say('{"id":1,"result":1}\n')
+        assert bytes((await before.reply()).result) == b"1"
+
+
+async def test_where_a_connection_is_refused_what_is_left_at_its_end_is_refused(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (made, peer), made.exchange("a", {}) as one, made.exchange("b", {}) as other:
+        peer.say('{"id":null,"error":{"code":1,"message":"m","data":{"kind":"busy"}}}\n{"id":1,"result":1}\n')
+        assert bytes((await one.reply()).result) == b"1"
+        with pytest.raises(Unread):
+            await made.call("d", {})
+        assert not other.over
+        peer.end.close()
+        assert (await other.reply()).error == ErrorObject(1, "m", {"kind": "busy"})
 
 
 async def test_nobody_anywhere_names_every_socket_that_was_tried(tmp_path: Path) -> None:

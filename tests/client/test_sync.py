@@ -4,7 +4,9 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -79,7 +81,7 @@ def test_leaving_a_stream_cancels_its_call(daemon: RunningDaemon) -> None:
 
 def test_an_interrupted_call_is_cancelled(daemon: RunningDaemon, monkeypatch: pytest.MonkeyPatch) -> None:
     with Client() as client:
-        wire = client._connected(patient=False)
+        wire = client._connected()
         sent: list[str] = []
         send, receive = wire.send, wire.receive_line
 
@@ -209,6 +211,43 @@ def test_a_daemon_that_does_not_come_back_is_not_waited_for_forever(
         (tmp_path / "s").unlink()
 
     thread = answering(tmp_path / "s", last)
-    with pytest.raises(NoDaemon):
+    with pytest.raises(LLMError) as caught:
         Client(tmp_path / "s", reconnect=True).execute(prompt="x")
+    assert caught.value.kind == "outcome_unknown"
     thread.join()
+
+
+def test_a_daemon_that_every_request_kills_is_not_asked_forever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, asked = 0.0, 0
+
+    def pause(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def die(connection: socket.socket, request: dict[str, Any]) -> None:
+        nonlocal asked
+        asked += 1
+
+    monkeypatch.setattr(sync, "time", SimpleNamespace(monotonic=lambda: now, sleep=pause))
+    most = round(sync.RECONNECT_S / sync.PAUSE_S) + 2
+    thread = answering(tmp_path / "s", *[die] * most)
+    with Client(tmp_path / "s", reconnect=True) as client, pytest.raises(LLMError) as caught:
+        client.execute(prompt="x")
+    assert (caught.value.kind, asked) == ("outcome_unknown", most - 1)
+    with Client(tmp_path / "s") as client, suppress(LLMError):
+        client.execute(prompt="the last one")
+    thread.join()
+
+
+@pytest.mark.parametrize("reconnect", [False, True])
+def test_what_the_daemon_refuses_to_read_is_told_and_the_next_call_has_another_connection(
+    tmp_path: Path, *, reconnect: bool
+) -> None:
+    with running_daemon(tmp_path, config="[limits]\nframe_bytes = 10000\n"), Client(reconnect=reconnect) as client:
+        for _ in range(2):
+            with pytest.raises(LLMError) as caught:
+                client.execute(model="echo/echo", prompt="x" * 10_000)
+            assert (caught.value.kind, caught.value.data) == ("too_large", {"limit": 10_000})
+            assert client.execute(model="echo/echo", prompt="x").text == "x"
