@@ -2,7 +2,9 @@
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from llmd.transports.claims import SocketUnavailable
 
@@ -11,13 +13,8 @@ def read(file: Path) -> bytes:
     """The bearer token; made at the first start, 0600 from the first moment on."""
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        try:
-            made = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            pass
-        else:
-            with os.fdopen(made, "w") as opened:
-                opened.write(secrets.token_urlsafe(32) + "\n")
+        if not file.exists():
+            _make(file)
         if file.stat().st_mode & 0o077:
             raise SocketUnavailable(f"others can read the token file: chmod 600 {file}")
         token = file.read_bytes().strip()
@@ -26,3 +23,12 @@ def read(file: Path) -> bytes:
     if not 16 <= len(token) <= 128:
         raise SocketUnavailable(f"the token in {file} must have 16 to 128 characters: remove the file for a new one")
     return token
+
+
+def _make(file: Path) -> None:
+    """Whole or not at all, for an empty one would be refused at every start; of two at once, the first one's stays."""
+    with NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.") as made:  # 0600
+        made.write(secrets.token_urlsafe(32) + "\n")
+        made.flush()
+        with suppress(FileExistsError):
+            os.link(made.name, file)

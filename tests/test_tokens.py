@@ -7,6 +7,7 @@ import pytest
 
 from llmd import tokens
 from llmd.transports.claims import SocketUnavailable
+from tests.support.disks import full_disk
 
 
 def test_a_token_is_made_for_its_user_alone_and_is_the_same_the_next_time(tmp_path: Path) -> None:
@@ -19,6 +20,23 @@ def test_a_token_is_made_for_its_user_alone_and_is_the_same_the_next_time(tmp_pa
     assert len(token) >= 32
     assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert tokens.read(file) == token
+
+
+def test_where_the_disk_is_full_no_token_is_left_behind_and_one_is_made_when_it_has_room(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    with full_disk(), pytest.raises(SocketUnavailable, match="cannot make or read the token file"):
+        tokens.read(file)
+    assert list(tmp_path.iterdir()) == []
+    assert tokens.read(file)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_of_two_tokens_that_are_made_at_once_the_first_one_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tokens.read(tmp_path / "token")
+    monkeypatch.setattr(Path, "exists", lambda self: False)
+    assert tokens.read(tmp_path / "token") == first
 
 
 def test_every_token_is_another(tmp_path: Path) -> None:

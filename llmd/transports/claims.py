@@ -61,7 +61,10 @@ class Claim:
         try:
             self._take(file, path)
             self._files.append(file)
-            self.tell()
+            try:
+                self.tell()
+            except OSError as error:
+                raise SocketUnavailable(f"cannot write the lock file {lock}: {error.strerror}") from None
             yield
         finally:
             if file in self._files:

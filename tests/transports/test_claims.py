@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from llmd import fingerprint
-from llmd.transports.claims import Claim, SocketTaken
+from llmd.transports.claims import Claim, SocketTaken, SocketUnavailable
+from tests.support.disks import full_disk
 
 # Holds the lock of a path until it is asked to give way, and says so.
 HOLDER = """
@@ -154,3 +155,15 @@ def test_a_reload_is_told(tmp_path: Path) -> None:
     assert before is not None
     assert after is not None
     assert (before.news(env), after.news(env)) == (["config"], ["B_KEY"])
+
+
+def test_where_the_disk_is_full_the_socket_cannot_be_had(tmp_path: Path) -> None:
+    path = tmp_path / "rpc.sock"
+    with (
+        full_disk(),
+        pytest.raises(SocketUnavailable, match="cannot write the lock file"),
+        claim(spawned=False).held(path),
+    ):
+        pass
+    with claim(spawned=False).held(path):
+        assert fingerprint.read(fingerprint.lock_file(path))
