@@ -134,7 +134,8 @@ def waiting_for_changes(socket: str | None, budget: str | None) -> Iterator[Call
 
         yield look
         return
-    with Wire(paths.client_sockets(os.environ, socket), POLL_S) as wire:
+    with Wire(paths.client_sockets(os.environ, socket)) as wire:
+        wire.settimeout(POLL_S)
         params = {"budget": budget, "watch": _WATCH_TOKEN}
         wire.send(json.dumps({"jsonrpc": "2.0", "id": 1, "method": "budget.watch", "params": params}))
 

@@ -4,6 +4,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,19 @@ def test_the_first_socket_where_somebody_listens_is_taken(tmp_path: Path) -> Non
 def test_nobody_anywhere_names_every_socket_that_was_tried(tmp_path: Path) -> None:
     with pytest.raises(NoDaemon, match=r"no daemon listens on \S*/a or \S*/b"):
         Wire([tmp_path / "a", tmp_path / "b"])
+
+
+def test_where_somebody_listens_and_accepts_nobody_a_timeout_holds(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, ExitStack() as waiting:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(0)
+        with suppress(BlockingIOError):
+            while True:
+                one = waiting.enter_context(socket.socket(socket.AF_UNIX))
+                one.setblocking(False)
+                one.connect(str(tmp_path / "s"))
+        with pytest.raises(TimeoutError):
+            Wire([tmp_path / "s"], 0.05)
 
 
 def test_notifications_come_before_the_reply_however_the_bytes_are_cut(tmp_path: Path) -> None:
