@@ -248,8 +248,8 @@ class ErrorObject(Struct, frozen=True):
 class Ended(Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How one of many calls has ended: with one of the two."""
 
-    ok: Completion | UnsetType = UNSET
-    error: ErrorObject | UnsetType = UNSET
+    ok: Completion | None = None
+    error: ErrorObject | None = None
 
 
 class ManyCompletions(Struct, frozen=True):
@@ -267,17 +267,17 @@ class ToolCallDelta(Struct, frozen=True, omit_defaults=True):
     """A piece of the tool call at `index`; `arguments` is text to append."""
 
     index: int
-    id: str | UnsetType = UNSET
-    name: str | UnsetType = UNSET
-    arguments: str | UnsetType = UNSET
+    id: str | None = None
+    name: str | None = None
+    arguments: str | None = None
 
 
 class Delta(Struct, frozen=True, omit_defaults=True):
     """A piece of an answer: exactly one of its members is set."""
 
-    text: str | UnsetType = UNSET
-    reasoning: str | UnsetType = UNSET
-    tool_call: ToolCallDelta | UnsetType = UNSET
+    text: str | None = None
+    reasoning: str | None = None
+    tool_call: ToolCallDelta | None = None
 
 
 class DeltaParams(Struct, frozen=True, omit_defaults=True):
@@ -286,9 +286,9 @@ class DeltaParams(Struct, frozen=True, omit_defaults=True):
     stream: str
     seq: int
     index: int | UnsetType = UNSET
-    text: str | UnsetType = UNSET
-    reasoning: str | UnsetType = UNSET
-    tool_call: ToolCallDelta | UnsetType = UNSET
+    text: str | None = None
+    reasoning: str | None = None
+    tool_call: ToolCallDelta | None = None
 
 
 class DoneParams(Struct, frozen=True):

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from llmd.chat import Ask, Completion, Message, TextPart, ToolCallPart
+from llmd.chat import Ask, Completion, DeltaParams, Ended, ErrorObject, Message, TextPart, ToolCallDelta, ToolCallPart
 from llmd.scalars import AMOUNT_MAX
 from llmd.validation import explain
 
@@ -66,3 +66,15 @@ def test_the_text_of_a_message_is_that_of_its_text_parts() -> None:
 def test_every_member_of_a_completion_is_always_written() -> None:
     assert Completion.__struct_config__.omit_defaults is False
     assert len(Completion.__struct_fields__) == 16
+
+
+@pytest.mark.parametrize(
+    ("said", "text"),
+    [
+        (Ended(error=ErrorObject(1, "m", {})), '{"error":{"code":1,"message":"m","data":{}}}'),
+        (DeltaParams("s", 0, text="a"), '{"stream":"s","seq":0,"text":"a"}'),
+        (ToolCallDelta(0, arguments=""), '{"index":0,"arguments":""}'),
+    ],
+)
+def test_of_members_of_which_one_is_set_the_others_are_not_written(said: object, text: str) -> None:
+    assert msgspec.json.encode(said).decode() == text

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from llmd.chat import Chat, Delta, ToolCallDelta
 from llmd.core.outcomes import Answer, Outcome
@@ -68,7 +68,7 @@ class Told:
     def note(self, delta: Delta) -> None:
         self._text += len(delta.text or "")
         self._reasoning += len(delta.reasoning or "")
-        self._calls = self._calls or delta.tool_call is not UNSET
+        self._calls = self._calls or delta.tool_call is not None
 
     def rest(self, answer: Answer) -> list[Delta]:
         deltas = []

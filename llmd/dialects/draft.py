@@ -8,7 +8,7 @@ from math import ceil
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 from msgspec.structs import replace
 
 from llmd.chat import Delta, FinishReason, ToolCall, ToolCallDelta, Usage
@@ -111,9 +111,9 @@ class Draft:
         known.arguments.append(text)
         delta = ToolCallDelta(
             index=index,
-            id=known.id if first and known.id else UNSET,
-            name=known.name if first and known.name else UNSET,
-            arguments=text if text else UNSET,
+            id=known.id if first and known.id else None,
+            name=known.name if first and known.name else None,
+            arguments=text or None,
         )
         return [Delta(tool_call=delta)]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, Struct
+from msgspec import Struct
 
 from llmd.chat import Completion, Delta, FinishReason, ToolCallDelta, Usage
 from llmd.errors import KINDS, LLMError
@@ -72,9 +72,9 @@ class Chunks:
         self._begun = False
 
     def delta(self, delta: Delta) -> dict[str, Any]:
-        if delta.tool_call is not UNSET:
+        if delta.tool_call is not None:
             return self._chunk({"tool_calls": [_piece(delta.tool_call)]})
-        if delta.reasoning is not UNSET:
+        if delta.reasoning is not None:
             return self._chunk({"reasoning_content": delta.reasoning})
         return self._chunk({"content": delta.text})
 
@@ -142,8 +142,8 @@ def _call(identifier: str, name: str, arguments: str) -> dict[str, Any]:
 
 
 def _piece(call: ToolCallDelta) -> dict[str, Any]:
-    function = {name: value for name in ("name", "arguments") if (value := getattr(call, name)) is not UNSET}
-    if call.id is UNSET:
+    function = {name: value for name in ("name", "arguments") if (value := getattr(call, name)) is not None}
+    if call.id is None:
         return {"index": call.index, "function": function}
     return {"index": call.index, "id": call.id, "type": "function", "function": {"arguments": "", **function}}
 

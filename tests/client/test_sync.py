@@ -44,16 +44,18 @@ def test_an_error_is_raised_with_its_kind_and_the_connection_goes_on(daemon: Run
 
 
 def test_many_calls_come_back_in_their_order(daemon: RunningDaemon) -> None:
+    calls = [{"model": f"{provider}/echo", "prompt": text} for provider, text in (("echo", "a"), ("nobody", "b"))]
     with Client() as client:
-        made = client.execute_many([{"model": "echo/echo", "prompt": text} for text in ("a", "b")], max_concurrency=1)
-    assert [result.ok.text for result in made.results if result.ok] == ["a", "b"]
+        one, other = client.execute_many([*calls], max_concurrency=1).results
+    assert (one.ok and one.ok.text, one.error) == ("a", None)
+    assert (other.ok, other.error and other.error.data["kind"]) == (None, "no_route")
 
 
 def test_a_stream_is_deltas_and_then_the_completion(daemon: RunningDaemon) -> None:
     with Client() as client:
         with client.stream(model="echo/echo", prompt="one two three") as stream:
-            texts = [delta.text for delta in stream]
-            assert texts == ["one", " two", " three"]
+            told = [(delta.text, delta.reasoning, delta.tool_call) for delta in stream]
+            assert told == [(text, None, None) for text in ("one", " two", " three")]
             assert stream.completion.text == "one two three"
         with client.stream(model="echo/echo", prompt="one two") as stream:
             assert stream.completion.text == "one two"
