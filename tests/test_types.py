@@ -42,7 +42,7 @@ def talk() -> Completion:
         with client.stream(prompt="x", budget=budget.handle, max_tokens=5) as stream:
             for delta in stream:
                 print(delta.text, snapshot.available["total_tokens"])
-        return stream.completion
+        return stream.completion()
 
 
 async def talk_at_once() -> Completion:

@@ -68,7 +68,7 @@ class Client:
 
         with client.stream(prompt="...") as stream:
             for delta in stream: ...
-            stream.completion
+            stream.completion()
 
         Leaving the block before the end cancels the call.
         """
@@ -210,7 +210,6 @@ class Stream:
             raise RuntimeError("a stream is used in a block: with client.stream(...) as stream")
         return self._deltas
 
-    @property
     def completion(self) -> Completion:
         """The whole result. Asked for before the deltas are at their end, it waits for it and skips them."""
         for _ in self:

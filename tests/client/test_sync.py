@@ -56,9 +56,9 @@ def test_a_stream_is_deltas_and_then_the_completion(daemon: RunningDaemon) -> No
         with client.stream(model="echo/echo", prompt="one two three") as stream:
             told = [(delta.text, delta.reasoning, delta.tool_call) for delta in stream]
             assert told == [(text, None, None) for text in ("one", " two", " three")]
-            assert stream.completion.text == "one two three"
+            assert stream.completion().text == "one two three"
         with client.stream(model="echo/echo", prompt="one two") as stream:
-            assert stream.completion.text == "one two"
+            assert stream.completion().text == "one two"
 
 
 def test_the_error_of_a_stream_is_raised_where_it_is_read(daemon: RunningDaemon) -> None:
