@@ -1,10 +1,10 @@
 """RunConfig: what a call of the library says beside its prompt, checked when it is made."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal, Self
 
 import msgspec
-from msgspec import Struct, structs
 
 from llmd.chat import Ask, Reasoning, ResponseFormat, Tool
 from llmd.errors import LLMError
@@ -15,7 +15,8 @@ _NAMES = {"model": "model_name"}
 """What `execute` calls otherwise."""
 
 
-class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunConfig:
     """The params of `execute` that a call of the library takes, as they are there. None leaves one out.
 
     model_name       "provider/model", split at the first slash; with `provider`, or on an adapter that has one, also
@@ -46,11 +47,18 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     tools: Sequence[Tool | Mapping[str, Any]] | None = None
     response_format: ResponseFormat | Mapping[str, Any] | None = None
     timeout_ms: int | None = None
-    labels: Mapping[str, str] = {}
+    labels: Mapping[str, str] = field(default_factory=dict)
     task_type: str | None = None
     budget_tracker: BudgetTracker | None = None
     fit: Literal["refuse", "clamp"] | None = None
     wait_ms: int | None = None
+
+    def __new__(cls, **given: Any) -> Self:
+        names = [one.name for one in fields(cls)]
+        for name in given:
+            if name not in names:
+                raise TypeError(f"{name}: there is no such member; there are: {', '.join(sorted(names))}")
+        return object.__new__(cls)
 
     def __post_init__(self) -> None:
         ask_of({**self.params(), "prompt": ""})
@@ -59,11 +67,11 @@ class RunConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def replace(self, **changes: Any) -> "RunConfig":
         """The same with these changes."""
-        return structs.replace(self, **changes)
+        return replace(self, **changes)
 
     def params(self) -> dict[str, Any]:
         """As `execute` takes them; the budget is not among them."""
-        given = {name: value for name in self.__struct_fields__ if (value := getattr(self, name)) is not None}
+        given = {one.name: value for one in fields(self) if (value := getattr(self, one.name)) is not None}
         given.pop("budget_tracker", None)
         if "model_name" in given:
             given["model"] = given.pop("model_name")

@@ -1,5 +1,6 @@
 """RunConfig: frozen, as `execute` takes it, and clear about what is wrong as soon as it is made."""
 
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -17,9 +18,10 @@ WISH = (
 
 
 def test_it_carries_what_execute_takes() -> None:
-    assert list(RunConfig.__struct_fields__) == WISH.split()
+    names = [field.name for field in fields(RunConfig)]
+    assert names == WISH.split()
     beside = {"prompt", "messages", "tool_choice", "budget", "stream", "idempotency_key", "metadata", "model"}
-    assert {*RunConfig.__struct_fields__} - {"model_name", "budget_tracker"} == {*Ask.__struct_fields__} - beside
+    assert {*names} - {"model_name", "budget_tracker"} == {*Ask.__struct_fields__} - beside
 
 
 def test_it_becomes_the_params_of_execute() -> None:
@@ -46,8 +48,6 @@ def test_it_is_frozen_and_replaced() -> None:
     assert made.replace(temperature=1) == RunConfig(max_tokens=5, temperature=1)
     with pytest.raises(LLMError):
         made.replace(max_tokens=0)
-    with pytest.raises(TypeError, match="max_token"):
-        made.replace(max_token=1)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,11 @@ def test_what_is_wrong_is_told_when_it_is_made(given: dict[str, Any], path: str,
 
 
 def test_a_name_that_is_not_there_is_a_type_error() -> None:
-    with pytest.raises(TypeError, match="modle"):
+    known = ", ".join(sorted(WISH.split()))
+    with pytest.raises(TypeError, match=f"modle: there is no such member; there are: {known}"):
         RunConfig(modle="p/m")  # type: ignore[call-arg] - that is the point
+    with pytest.raises(TypeError, match=f"max_token: there is no such member; there are: {known}"):
+        RunConfig(max_tokens=5).replace(max_token=1)
 
 
 @pytest.mark.parametrize("given", [{"system": "\udc00"}, {"tools": [{"name": "t", "parameters": {"x": object()}}]}])
