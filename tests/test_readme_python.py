@@ -31,9 +31,10 @@ GATHER = r"openrouter: '.+', {tokens} tokens\ngemini: '.+', {tokens} tokens\n"
 POLICY = r"Route\(rule=0, attempts=\[Attempt\(provider='openrouter', model='\S+', outcome='ok', ms=\d+\)\]\)\n"
 BUDGET = r"budget_exceeded: 1000 left\n1 call, True\n"
 CLIENT = r"one two three \(6 tokens, 3994 left\)\nno_route False\n"
+TASKS = r"\['one', 'two'\]\nthree four \(4 tokens\)\n"
 
-PROGRAMS = dict(zip(("gather", "policy", "budget", "client"), blocks("python"), strict=True))
-PRINTED = {"gather": GATHER, "policy": POLICY, "budget": BUDGET, "client": CLIENT}
+PROGRAMS = dict(zip(("gather", "policy", "budget", "client", "tasks"), blocks("python"), strict=True))
+PRINTED = {"gather": GATHER, "policy": POLICY, "budget": BUDGET, "client": CLIENT, "tasks": TASKS}
 
 
 def program(name: str, directory: Path, url: str) -> Callable[[], "subprocess.CompletedProcess[str]"]:
@@ -78,4 +79,4 @@ async def test_a_program_does_what_it_says_with_fakes(tmp_path: Path, name: str)
     async with scripted(script) as upstream:
         with running_daemon(tmp_path):
             check(name, await anyio.to_thread.run_sync(program(name, tmp_path, upstream.url)), tokens=2)
-    assert upstream.peak == {"gather": 2, "client": 0}.get(name, 1)
+    assert upstream.peak == {"gather": 2, "client": 0, "tasks": 0}.get(name, 1)
