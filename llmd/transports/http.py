@@ -37,6 +37,7 @@ from llmd.transports.metrics import CONTENT_TYPE, Metrics
 log = logging.getLogger("llmd.transports")
 
 STREAM_TOKEN = "http"  # noqa: S105 - names the deltas of a response, which has no others
+GOODBYE_S = 2.0
 
 
 class _Server(uvicorn.Server):
@@ -79,7 +80,7 @@ async def _run(server: uvicorn.Server, listener: socket.socket) -> None:
         for connection in list(server.server_state.connections):
             connection.transport.abort()
         if server.server_state.tasks:
-            await asyncio.wait(server.server_state.tasks)
+            await asyncio.wait(server.server_state.tasks, timeout=GOODBYE_S)
 
 
 def _application(calls: Calls) -> ASGIApp:
