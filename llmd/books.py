@@ -114,9 +114,7 @@ class Tree(Struct, frozen=True, kw_only=True):
     cursor: str | None
 
 
-EntryKind = Literal[
-    "open", "settle", "void", "expire", "reconcile", "charge", "resize", "drain", "close", "threshold", "undo"
-]
+EntryKind = Literal["open", "settle", "void", "reconcile", "charge", "resize", "drain", "close", "undo"]
 
 
 class Entry(Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -262,7 +262,7 @@ def test_a_statement_lists_what_was_posted_and_ends_with_the_totals() -> None:
         {
             "at_ms": 1_700_000_002_000,
             "budget": "b-1",
-            "kind": "expire",
+            "kind": "settle",
             "amounts": {**NOTHING, "total_tokens": 1200, "requests": 1},
             "uncertain": True,
         },
@@ -279,7 +279,7 @@ def test_a_statement_lists_what_was_posted_and_ends_with_the_totals() -> None:
         "time                 budget  kind       tokens  requests      USD  note",
         "2023-11-14 22:13:20  b-1     open                                  limit 4000 tokens; agents",
         "2023-11-14 22:13:21  b-2     settle         57         1  $0.0123  echo/echo",
-        "2023-11-14 22:13:22  b-1     expire       1200         1           uncertain",
+        "2023-11-14 22:13:22  b-1     settle       1200         1           uncertain",
         "2023-11-14 22:13:23  b-1     reconcile    -200",
         "                     b-1     settled      1057         2  $0.0123  this day",
         "                     b-1     held          500         0       $0  this day",
