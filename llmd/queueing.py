@@ -59,14 +59,14 @@ class Queues:
         if ahead is not None and ahead.terms.window is not None:
             self._serve(ahead)  # another window may have begun
             ahead = self._ahead(wants)
-        if ahead is not None:
-            refuse_closed(wants()[0][0].budget)
         if ahead is None:
             if (refusal := attempt()) is None or not refusal.contended or not wait_s:
                 return refusal
             ahead = refusal.at.budget
-        elif not wait_s and (first := self._queues[ahead][0].refused) is not None:
-            return behind(first, *wants())
+        else:
+            refuse_closed(wants()[0][0].budget)
+            if not wait_s and (first := self._queues[ahead][0].refused) is not None:
+                return behind(first, *wants())
         waiter = Waiter(number, wants, attempt)
         waiter.refused = refusal
         self._enter(waiter, ahead)
